@@ -1,0 +1,80 @@
+# Tidegate. `make help` lists what there is to do.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+RUN := .venv/bin
+
+.PHONY: help demo test unit check up status down envs env-validate lock clean prerequisites
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: envs ## the main job on real data: ingest, train, gate, roll out, promote one model, throw out a bad one
+	@$(RUN)/tidegate demo
+
+test: envs ## unit tests, then stack tests on the real services
+	@$(RUN)/pytest
+
+unit: .venv/.ready ## unit tests only: no network, no services, under a minute
+	@$(RUN)/pytest tests/unit
+
+check: .venv/.ready ## style, types, import rules and the example's files
+	@$(RUN)/ruff format --check .
+	@$(RUN)/ruff check .
+	@$(RUN)/mypy
+	@$(RUN)/lint-imports
+	@$(RUN)/tidegate check
+
+up: envs ## start the embedded stack
+	@$(RUN)/tidegate up
+
+status: .venv/.ready ## show the stack's services
+	@$(RUN)/tidegate status
+
+down: .venv/.ready ## stop the stack; no data is lost
+	@$(RUN)/tidegate down
+
+envs: prerequisites .venv/.ready .envs/train/.ready .envs/serve/.ready ## make the locked environments that run the stack
+
+env-validate: .envs/validate/.ready ## make the environment of the slice reports (TFDV and Great Expectations, 2.9 GB)
+
+lock: $(UV) ## resolve the locks anew from the .in files
+	@for each in requirements docker/train/requirements docker/serve/requirements docker/validate/requirements requirements-dev; do \
+	  $(UV) pip compile -q --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	    --python-platform x86_64-manylinux_2_35 $$each.in -o $$each.txt || exit 1; echo "locked $$each.txt"; done
+
+clean: ## stop the stack, then remove environments and state; downloads stay in the user's cache
+	@if [ -x $(RUN)/tidegate ]; then $(RUN)/tidegate down; fi
+	rm -rf .venv .envs .tools var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+prerequisites:
+	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	  echo "Python 3.11 is missing. Install it with: sudo apt-get install python3.11 python3.11-venv   (or name yours: make PYTHON=/path/to/python3.11)"; exit 1; fi
+	@if ! java -version 2>&1 | grep -qE 'version "(17|18|19|20|21)'; then \
+	  echo "Java 17 is missing. Install it with: sudo apt-get install openjdk-17-jre-headless"; exit 1; fi
+	@if ! command -v mvn >/dev/null; then echo "Maven is missing. Install it with: sudo apt-get install maven"; exit 1; fi
+
+$(UV):
+	@echo "making .tools (uv $(UV_VERSION))"
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+
+# one environment: its lock with hashes, then this project without dependencies; the control plane's bytecode is
+# compiled at once, because four Airflow processes start side by side
+define install
+	@echo "making $(1) from $(2)"
+	@$(UV) venv -q --clear -p $(PYTHON) $(1)
+	@VIRTUAL_ENV=$(1) $(UV) pip install -q $(3) --require-hashes $(foreach lock,$(2),-r $(lock))
+	@VIRTUAL_ENV=$(1) $(UV) pip install -q --no-deps -e .
+	@touch $@
+endef
+
+.venv/.ready: requirements.txt requirements-dev.txt pyproject.toml | $(UV)
+	$(call install,.venv,requirements.txt requirements-dev.txt,--compile-bytecode)
+
+.envs/%/.ready: docker/%/requirements.txt pyproject.toml | $(UV)
+	$(call install,.envs/$*,docker/$*/requirements.txt)

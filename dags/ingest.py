@@ -1,0 +1,45 @@
+"""`ingest__<delivery>`: one window of every source -> slice -> validated slice, by schedule or backfill."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
+
+from operators.deliveries import valid_deliveries
+from operators.documentation import INGEST, refresh_param, window_params
+from operators.ingest import IngestOperator, PublishOperator, ValidateOperator
+from tidegate.units import cron_of, utc
+
+for spec in valid_deliveries():
+    with DAG(
+        dag_id=f"ingest__{spec.delivery}",
+        schedule=CronDataIntervalTimetable(cron_of(spec.window), timezone="UTC"),
+        start_date=utc(spec.start),
+        end_date=utc(spec.end) if spec.end else None,
+        catchup=False,
+        max_active_runs=3,
+        tags=["tidegate", spec.delivery, "ingest"],
+        doc_md=INGEST.format(delivery=spec.delivery),
+        params={**window_params(), **refresh_param()},
+        default_args={
+            "retries": 3,
+            "retry_delay": timedelta(seconds=10),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(minutes=5),
+            "execution_timeout": timedelta(hours=1),
+        },
+    ) as dag:
+        publish = PublishOperator(
+            task_id="publish",
+            delivery=spec.delivery,
+            validate_tasks=[f"{name}.validate" for name in spec.sources],
+        )
+        for name in spec.sources:
+            with TaskGroup(group_id=name):
+                ingest = IngestOperator(task_id="ingest", delivery=spec.delivery, source=name)
+                validate = ValidateOperator(
+                    task_id="validate", delivery=spec.delivery, source=name, slice_task=f"{name}.ingest"
+                )
+                ingest >> validate >> publish
+    globals()[dag.dag_id] = dag

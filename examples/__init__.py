@@ -1,0 +1,1 @@
+"""Worked deliveries on real data."""

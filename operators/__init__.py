@@ -1,0 +1,1 @@
+"""Airflow's side of Tidegate: operators and sensors, a file per stage."""

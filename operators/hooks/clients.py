@@ -1,0 +1,97 @@
+"""From an Airflow connection to a tidegate client: the one place that knows how a connection spells its parts.
+
+Every function takes the connection itself, so that operators (which look it up at once) and triggers (which await
+it) share the same code. Passwords go into the client and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseHook, Connection
+
+if TYPE_CHECKING:
+    from tidegate.clients.envoy import EnvoyTraffic
+    from tidegate.clients.ledger import Ledger
+    from tidegate.clients.prometheus import PrometheusMetrics
+    from tidegate.clients.registry import Registry
+    from tidegate.clients.triton import TritonServer
+    from tidegate.lake import Lake
+
+LEDGER, METRICS, TRAFFIC, REGISTRY, SERVING = "tidegate_db", "prometheus", "traffic", "mlflow", "serving"
+
+
+def connection(conn_id: str) -> Any:
+    """Return an Airflow connection from a task."""
+    return BaseHook.get_connection(conn_id)
+
+
+async def aconnection(conn_id: str) -> Any:
+    """Return an Airflow connection from a trigger, without blocking its loop."""
+    return await Connection.async_get(conn_id)
+
+
+def postgres_dsn(conn: Any) -> str:
+    """Return a libpq address, with the password: pass it on, never log it."""
+    user, password = quote(conn.login or "", safe=""), quote(conn.password or "", safe="")
+    return f"postgresql://{user}:{password}@{conn.host}:{conn.port or 5432}/{conn.schema or ''}"
+
+
+def kafka_bootstrap(conn: Any) -> str:
+    """Return the bootstrap servers of a Kafka connection."""
+    return str(conn.extra_dejson["bootstrap.servers"])
+
+
+def http_url(conn: Any) -> str:
+    """Return the base address of an HTTP connection."""
+    host = str(conn.host)
+    base = host if "://" in host else f"{conn.schema or 'http'}://{host}"
+    return f"{base}:{conn.port}" if conn.port else base
+
+
+def ledger(conn: Any) -> Ledger:
+    """Return the record of leases, rollouts, requests and quarantine counts."""
+    from tidegate.clients.ledger import Ledger
+
+    return Ledger(postgres_dsn(conn))
+
+
+def traffic(conn: Any) -> EnvoyTraffic:
+    """Return the client that moves traffic at Envoy."""
+    from tidegate.clients.envoy import EnvoyTraffic
+
+    return EnvoyTraffic(Path(conn.extra_dejson["xds"]), admin=conn.extra_dejson["admin"])
+
+
+def metrics(conn: Any) -> PrometheusMetrics:
+    """Return the client that counts requests, errors and latencies per version."""
+    from tidegate.clients.prometheus import PrometheusMetrics
+
+    return PrometheusMetrics(http_url(conn))
+
+
+def registry(conn: Any) -> Registry:
+    """Return the model registry."""
+    from tidegate.clients.registry import Registry
+
+    return Registry(http_url(conn))
+
+
+def serving(conn: Any, lake: Lake) -> TritonServer:
+    """Return the model server backend: one Triton process per serving version."""
+    from tidegate.clients.triton import TritonServer
+    from tidegate.stack.supervision import Supervision
+
+    extra = conn.extra_dejson
+    supervision = Supervision(
+        socket=Path(extra["supervisor"]), user=conn.login, password=conn.password, conf_dir=Path(extra["conf_dir"])
+    )
+    return TritonServer(
+        supervision=supervision,
+        python=Path(extra["python"]),
+        folder=Path(extra["models"]),
+        lake=lake,
+        prometheus_targets=Path(extra["targets"]),
+    )

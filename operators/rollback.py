@@ -1,0 +1,62 @@
+"""The rollback's task, and the task that reconciles every minute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from operators.hooks.hands import the_hands
+from operators.support import stage_errors, the_delivery
+
+
+class RollbackOperator(BaseOperator):
+    """Gives the champion all traffic, verifies it at the proxy, retires the candidate and says what happened."""
+
+    ui_color = "#f3c9c9"
+
+    def __init__(self, *, delivery: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.delivery = delivery
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Return the outcome as JSON data."""
+        from tidegate.rollout import actions
+
+        params, run = context["params"], context["dag_run"]
+        rollout_id = params.get("rollout_id") or None
+        with stage_errors():
+            hands = the_hands(self.delivery)
+            if rollout_id and hands.ledger.rollout(rollout_id) is None:
+                self.log.info("rollout %s never began: there is nothing to roll back", rollout_id)
+                return {"outcome": "nothing", "sentence": f"rollout {rollout_id} never began"}
+            outcome = actions.rollback(
+                hands,
+                self.delivery,
+                f"{run.dag_id}/{run.run_id}",
+                f"{run.dag_id} {run.run_id}",
+                params.get("reason") or "no reason given",
+                rollout_id=rollout_id,
+            )
+        self.log.warning("%s", outcome.sentence)
+        return outcome.model_dump(mode="json")
+
+
+class ReconcileOperator(BaseOperator):
+    """Brings what is back to what is on record, for one delivery."""
+
+    ui_color = "#eeeeee"
+
+    def __init__(self, *, delivery: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.delivery = delivery
+
+    def execute(self, context: Any) -> list[str]:
+        """Return what was done, one sentence each."""
+        from tidegate.rollout import actions
+
+        with stage_errors():
+            done = actions.reconcile(the_hands(self.delivery), self.delivery, the_delivery(self.delivery).serve.keep)
+        for sentence in done:
+            self.log.warning("%s", sentence)
+        return done

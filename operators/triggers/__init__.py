@@ -1,0 +1,1 @@
+"""What waits inside the triggerer; installed with the package, never part of a DAG bundle."""

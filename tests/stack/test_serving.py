@@ -1,0 +1,230 @@
+"""A real Triton, under a real supervisord, from deploy to retire; needs no other service of the stack."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tidegate import keys
+from tidegate.clients.model_server import Endpoint
+from tidegate.clients.triton import TritonServer
+from tidegate.contract.encodings import Encodings, FeatureEncoding
+from tidegate.delivery import GateSpec
+from tidegate.errors import DataError
+from tidegate.gate.run import run
+from tidegate.gate.task import GateTask
+from tidegate.handoff import Bundle, Dataset, Feature, Request, Window
+from tidegate.lake import Lake
+from tidegate.stack import daemon
+from tidegate.stack.config import ROOT, StackConfig
+from tidegate.stack.supervision import Supervision
+
+pytestmark = pytest.mark.stack
+
+# sigmoid(Gather([-1, 0, 1], carrier) + 0.5 * distance), made with onnx.helper at opset 17, IR 9: its table has no row
+# for the out-of-vocabulary index 3, so that ONNX Runtime refuses a carrier that it has never seen.
+TINY = base64.b64decode(
+    "CAk66wEKJAoBdwoHY2FycmllchIBYSIGR2F0aGVyKgsKBGF4aXMYAKABAgoVCghkaXN0YW5jZQoBaxIBYiIDTXVsCg4KAWEKAWISAWMi"
+    "A0FkZAoZCgFjEgtwcm9iYWJpbGl0eSIHU2lnbW9pZBIEdGlueSoVCAMQAUIBd0oMAACAvwAAAAAAAIA/KgsQAUIBa0oEAAAAP1oaCgdj"
+    "YXJyaWVyEg8KDQgHEgkKAxIBbgoCCAFaGwoIZGlzdGFuY2USDwoNCAESCQoDEgFuCgIIAWIeCgtwcm9iYWJpbGl0eRIPCg0IARIJCgMS"
+    "AW4KAggBQgQKABAR"
+)
+FEATURES = [
+    Feature(name="carrier", encoding="vocabulary", dtype="BYTES", size=3),
+    Feature(name="distance", encoding="standardise", dtype="FP32", size=1),
+]
+ENCODINGS = Encodings(
+    (
+        FeatureEncoding("carrier", "vocabulary", "BYTES", vocabulary=("AA", "B6", "UA")),
+        FeatureEncoding("distance", "standardise", "FP32", mean=100.0, std=10.0),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A lake, a supervisord of its own and a server backend over both."""
+
+    lake: Lake
+    supervision: Supervision
+    server: TritonServer
+    targets: Path
+    folder: Path
+
+    def bundle(self, version: int, carriers: list[str]) -> Bundle:
+        """Publish a bundle of the tiny model, its held-out rows flying with these carriers."""
+        window = Window(start="2013-01-01", end="2013-02-01")
+        dataset = self._dataset(window, carriers)
+        with self.lake.publish(keys.bundle("tiny", version)) as draft:
+            draft.file("model.onnx").write_bytes(TINY)
+            draft.file("encodings.json").write_text(ENCODINGS.to_json())
+        key = keys.bundle("tiny", version)
+        request = Request(request_id=f"r{version}", delivery="tiny", window=window)
+        return Bundle(
+            delivery="tiny", version=version, key=key, target="onnx", request=request, dataset=dataset, metrics={},
+            digest=self.lake.require(key)["digest"],
+        )  # fmt: skip
+
+    def _dataset(self, window: Window, carriers: list[str]) -> Dataset:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        key = keys.dataset("tiny", window)
+        late = [int(carrier == "UA") for carrier in carriers]
+        table = pa.table({"carrier": carriers, "distance": [100.0] * len(carriers), "late": late})
+        with self.lake.publish(key) as draft:
+            pq.write_table(table, draft.file("test.parquet"))
+        return Dataset(
+            delivery="tiny", window=window, key=key, train_rows=0, test_rows=len(carriers), label="late",
+            features=FEATURES, digest=self.lake.require(key)["digest"], slices={},
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    var = tmp_path_factory.mktemp("serving")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIDEGATE_VAR", str(var))
+        cfg = StackConfig.load()
+    supervision = daemon.start(cfg)
+    try:
+        lake, targets, folder = Lake(f"file://{var / 'lake'}"), var / "targets", var / "models"
+        python = ROOT / ".envs" / "serve" / "bin" / "python"
+        yield Place(lake, supervision, TritonServer(supervision, python, folder, lake, targets), targets, folder)
+    finally:
+        daemon.stop(cfg)
+
+
+def infer(endpoint: Endpoint, carrier: str, distance: str) -> httpx.Response:
+    tensors = [("carrier", "BYTES", f'"{carrier}"'), ("distance", "FP32", distance)]
+    inputs = [f'{{"name":"{n}","datatype":"{t}","shape":[1,1],"data":[{value}]}}' for n, t, value in tensors]
+    body = f'{{"inputs":[{",".join(inputs)}]}}'
+    return httpx.post(f"{endpoint.model_url}/infer", content=body, timeout=10)
+
+
+def probability(answer: httpx.Response) -> float:
+    assert answer.status_code == 200, answer.text
+    return float(answer.json()["outputs"][0]["data"][0])
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in word for word in process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_a_deployed_bundle_answers_and_keeps_its_address(place: Place) -> None:
+    bundle = place.bundle(1, ["AA", "UA"])
+    endpoint = place.server.deploy(bundle)
+    assert probability(infer(endpoint, "B6", "100")) == pytest.approx(0.5, abs=1e-6)
+    assert probability(infer(endpoint, "UA", "120")) == pytest.approx(0.880797, abs=1e-6)
+    assert place.server.deploy(bundle) == endpoint
+    assert place.server.ready(bundle.name)
+    targets = json.loads((place.targets / "tiny-v1.json").read_text())
+    metrics = httpx.get(f"http://{targets[0]['targets'][0]}/metrics").text
+    assert 'nv_inference_request_success{model="tiny",version="1"}' in metrics
+    listening = [c for p in processes_of(place.folder) for c in p.net_connections("tcp") if c.status == "LISTEN"]
+    assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
+
+
+def test_a_missing_number_is_the_mean_and_a_missing_input_is_the_callers_mistake(place: Place) -> None:
+    endpoint = place.server.deploy(place.bundle(1, ["AA", "UA"]))
+    assert probability(infer(endpoint, "UA", "NaN")) == probability(infer(endpoint, "UA", "100"))
+    half = '{"inputs":[{"name":"distance","datatype":"FP32","shape":[1,1],"data":[1]}]}'
+    assert httpx.post(f"{endpoint.model_url}/infer", content=half).status_code == 400
+
+
+def test_what_the_graph_cannot_handle_is_a_500_and_leaves_the_server_well(place: Place) -> None:
+    endpoint = place.server.deploy(place.bundle(1, ["AA", "UA"]))
+    answer = infer(endpoint, "ZZ", "100")
+    assert answer.status_code == 500
+    assert "indices element out of data bounds" in answer.text
+    assert probability(infer(endpoint, "B6", "100")) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_gate_measures_the_servers_themselves(place: Place) -> None:
+    good = place.bundle(2, ["AA", "B6", "UA"] * 20)
+    spec = GateSpec.model_validate(
+        {"rate": "50/s", "for": "1s", "p99": "2s", "errors": "0%", "quality": {"auc": {"at_least": 0.9}}}
+    )
+    endpoint = place.server.deploy(good)
+    passed = run(GateTask(bundle=good, endpoint=endpoint, champion=endpoint, gate=spec, lake=place.lake.url))
+    assert passed.passed, passed.table()
+    assert passed.requests == 50
+    assert passed.figures["champion_auc"] == 1.0
+    bad = place.bundle(3, ["AA", "ZZ", "UA", "B6"] * 20)
+    failed = run(GateTask(bundle=bad, endpoint=place.server.deploy(bad), champion=None, gate=spec, lake=place.lake.url))
+    assert {check.name: check.ok for check in failed.checks} == {"p99": True, "errors": False, "auc": False}
+    assert 20 < (failed.checks[1].value or 0) < 30  # every fourth held-out row
+    for name in (good.name, bad.name):
+        place.server.retire(name)
+
+
+def test_a_bundle_with_a_missing_file_starts_nothing(place: Place) -> None:
+    bundle = place.bundle(4, ["AA"])
+    Path(place.lake.path(bundle.key, "model.onnx")).unlink()
+    with pytest.raises(DataError, match=r"bundles/tiny/v4 lists model\.onnx.*lost it"):
+        place.server.deploy(bundle)
+    assert "triton-tiny-v4" not in place.supervision.states()
+    assert place.server.endpoint("tiny-v4") is None
+    assert not (place.targets / "tiny-v4.json").exists()
+
+
+def test_a_graph_that_does_not_load_fails_with_the_servers_own_words(place: Place) -> None:
+    bundle = place.bundle(5, ["AA"])
+    with place.lake.publish(bundle.key) as draft:
+        draft.file("model.onnx").write_bytes(b"not a graph")
+        draft.file("encodings.json").write_text(ENCODINGS.to_json())
+    spoilt = bundle.model_copy(update={"digest": place.lake.require(bundle.key)["digest"]})
+    with pytest.raises(DataError, match=r"(?s)tiny-v5.*Protobuf parsing failed"):
+        place.server.deploy(spoilt)
+    assert "triton-tiny-v5" not in place.supervision.states()
+
+
+def test_retiring_a_server_that_still_loads_leaves_no_process(place: Place) -> None:
+    bundle = place.bundle(6, ["AA"])
+    with ThreadPoolExecutor() as pool:
+        deploying = pool.submit(place.server.deploy, bundle)
+        stubs = f"tidegate-{bundle.name}-"  # Triton names its Python process's memory so on the command line
+        assert daemon.wait_until(
+            lambda: any(stubs in word for p in processes_of(place.folder) for word in p.cmdline()), 20
+        )
+        place.server.retire(bundle.name)
+        with suppress(DataError):
+            deploying.result()
+    assert daemon.wait_until(lambda: not processes_of(place.folder / bundle.name), 5)
+
+
+def test_a_killed_server_comes_back_at_the_same_address(place: Place) -> None:
+    bundle = place.bundle(1, ["AA", "UA"])
+    endpoint = place.server.deploy(bundle)
+    first = place.supervision.states()["triton-tiny-v1"].pid
+    psutil.Process(first).kill()
+    assert daemon.wait_until(lambda: place.supervision.states()["triton-tiny-v1"].pid not in (0, first), 30)
+    assert daemon.wait_until(lambda: place.server.ready("tiny-v1"), 30)
+    assert place.server.deploy(bundle) == endpoint
+
+
+def test_retire_leaves_no_process_and_no_file(place: Place) -> None:
+    endpoint = place.server.deploy(place.bundle(1, ["AA", "UA"]))
+    assert processes_of(place.folder)
+    place.server.retire("tiny-v1")
+    place.server.retire("tiny-v1")
+    assert daemon.wait_until(lambda: not processes_of(place.folder), 5)
+    assert place.server.endpoints() == {}
+    assert not (place.targets / "tiny-v1.json").exists()
+    assert not list(Path("/dev/shm").glob(f"*tiny-v1-{endpoint.port}*"))

@@ -1,0 +1,233 @@
+"""Real gangs of TensorFlow processes on a small dataset: training, resuming, converting. Needs .envs/train only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tidegate import keys
+from tidegate.contract.encodings import Encodings, standardise, vocabulary
+from tidegate.delivery import project_root
+from tidegate.errors import Permanent, Retryable
+from tidegate.handoff import Dataset, Feature, Optimised, OptimiseTask, Request, Trained, TrainTask, Window
+from tidegate.lake import Lake
+from tidegate.launch import State, Workload
+from tidegate.launch.files import GangFiles
+from tidegate.launch.local import LocalLauncher
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+PYTHON = str(project_root() / ".envs" / "train" / "bin" / "python")
+WINDOW = Window(start="2013-01-01", end="2013-04-01")
+SETTINGS = {"workers": 2, "epochs": 30, "batch": 256, "learning_rate": 0.005, "seed": 7}
+
+
+class Room:
+    """A lake with one dataset, and a launcher beside it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lake = Lake(f"file://{folder}/lake")
+        self.launcher = LocalLauncher(folder / "gangs", {"train": PYTHON})
+        self.dataset = _dataset(self.lake)
+
+    def task(self, request: str, **changes: Any) -> TrainTask:
+        fields = {
+            "request": Request(request_id=request, delivery="flights", window=WINDOW),
+            "dataset": self.dataset,
+            "lake": self.lake.url,
+            "model_file": str(project_root() / "examples" / "flights" / "model.py"),
+            "model_function": "build",
+            "work": str(self.folder / "work" / request),
+            "lock": str(project_root() / "docker" / "train" / "requirements.txt"),
+        }
+        return TrainTask(**{**fields, **SETTINGS, **changes})
+
+    def start(self, name: str, task: TrainTask) -> None:
+        self.launcher.start(Workload(name, "tidegate.train", "train", task.to_json(), task.workers))
+
+    def train(self, name: str, task: TrainTask) -> State:
+        self.start(name, task)
+        return self.ended(name)
+
+    def optimise(self, name: str, trained: Trained, target: str = "onnx") -> State:
+        fields = {"trained": trained, "dataset": self.dataset, "lake": self.lake.url, "target": target}
+        task = OptimiseTask(**fields, tolerance=1e-4)
+        self.launcher.start(Workload(name, "tidegate.optimise", "train", task.to_json()))
+        return self.ended(name)
+
+    def ended(self, name: str, seconds: float = 240.0) -> State:
+        self.until(lambda: self.launcher.poll(name).ended, seconds)
+        return self.launcher.poll(name)
+
+    def until(self, true: Any, seconds: float = 240.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.02)  # the launcher's interface is polled, by its contract
+
+    def weights(self, name: str) -> set[str]:
+        return set(re.findall(r"trained rank=\d weights=(\w+)", self.launcher.logs(name)))
+
+
+def _dataset(lake: Lake) -> Dataset:
+    """Flights that are late when they leave late, or fly for carrier C; 60 flight numbers, all seen."""
+    random = np.random.default_rng(3)
+    rows = {"train": 4000, "test": 1000}
+    parts = {}
+    for part, count in rows.items():
+        delay = random.normal(10, 20, count)
+        delay[::50] = np.nan  # not recorded
+        carrier = random.choice(["A", "B", "C"], count)
+        late = np.nan_to_num(delay) + 15 * (carrier == "C") + random.normal(0, 8, count) > 15
+        flight = np.resize(np.arange(1, 61), count)
+        columns = {"dep_delay": delay, "carrier": carrier, "flight": flight, "late": late.astype(np.int64)}
+        parts[part] = pa.table(columns)
+    train = parts["train"]
+    encodings = Encodings(
+        (
+            standardise("dep_delay", train["dep_delay"].to_numpy()),
+            vocabulary("carrier", train["carrier"].to_pylist()),
+            vocabulary("flight", train["flight"].to_pylist()),
+        )
+    )
+    key = keys.dataset("flights", WINDOW)
+    with lake.publish(key) as draft:
+        for part, table in parts.items():
+            pq.write_table(table, draft.file(f"{part}.parquet"))
+        draft.file("encodings.json").write_text(encodings.to_json())
+    return Dataset(
+        delivery="flights",
+        window=WINDOW,
+        key=key,
+        train_rows=rows["train"],
+        test_rows=rows["test"],
+        label="late",
+        features=[Feature(name=f.name, encoding=f.encoding, dtype=f.dtype, size=f.size) for f in encodings.features],
+        digest=lake.require(key)["digest"],
+        slices={"flights/2013-01": "d1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    return Room(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def trained(room: Room) -> Trained:
+    state = room.train("unbroken", room.task("unbroken"))
+    assert state.phase == "succeeded", state.log_tail
+    return Trained.model_validate_json(state.result or "")
+
+
+def test_a_gang_of_two_learns_the_same_weights_and_beats_the_base_rate(room, trained):
+    assert trained.metrics["auc"] > 0.9
+    assert trained.metrics["base_auc"] == 0.5
+    assert trained.metrics["log_loss"] < trained.metrics["base_log_loss"]
+    assert (trained.workers, trained.steps) == (2, 30 * (4000 // 256))
+    assert len(room.weights("unbroken")) == 1
+    assert len(re.findall(r"weights=", room.launcher.logs("unbroken"))) == 2
+    epochs = json.loads(room.lake.read(trained.key, "epochs.json"))
+    assert [epoch["number"] for epoch in epochs] == list(range(1, 31))
+
+
+def test_the_same_request_and_dataset_is_trained_once(room, trained):
+    state = room.train("again", room.task("unbroken"))
+    assert Trained.model_validate_json(state.result or "") == trained
+    assert "already published" in room.launcher.logs("again")
+    assert "epoch 1/" not in room.launcher.logs("again")
+
+
+def test_a_killed_gang_resumes_and_ends_with_the_weights_of_an_unbroken_one(room, trained):
+    task = room.task("killed")
+    room.start("killed", task)
+    room.until(lambda: "epoch 2/30" in room.launcher.logs("killed"))
+    leader = GangFiles(room.folder / "gangs" / "killed").leader()
+    assert leader is not None
+    members = [int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()]
+    os.kill(members[-1], signal.SIGKILL)
+    state = room.ended("killed")
+    assert state.phase == "failed"
+    assert isinstance(state.error(), Retryable)
+    assert room.lake.manifest(keys.model("flights", "killed")) is None
+
+    state = room.train("killed", task)
+    assert state.phase == "succeeded", state.log_tail
+    log = room.launcher.logs("killed")
+    assert int(re.findall(r"epochs_done=(\d+)", log)[0]) >= 1
+    assert "epoch 1/30" not in log
+    assert room.weights("killed") == room.weights("unbroken")
+    assert not (Path(task.work) / "checkpoints").exists()
+
+
+def test_an_absent_mlflow_is_retryable_and_nothing_is_published(room):
+    state = room.train("away", room.task("away", tracking="http://127.0.0.1:9"))
+    assert isinstance(state.error(), Retryable)
+    assert "http://127.0.0.1:9" in state.reason
+    assert room.lake.manifest(keys.model("flights", "away")) is None
+
+
+def test_the_onnx_graph_agrees_with_the_saved_model_and_keeps_every_feature_as_an_input(room, trained):
+    state = room.optimise("optimise", trained)
+    assert state.phase == "succeeded", state.log_tail
+    optimised = Optimised.model_validate_json(state.result or "")
+    assert optimised.rows == 1000
+    assert optimised.max_difference <= 1e-4
+    found = _onnx(room, optimised.key, {"dep_delay": [[60.0]], "carrier": [[2]], "flight": [[60]]})
+    assert found["inputs"] == ["dep_delay", "carrier", "flight"]
+    assert found["error"] is None
+    assert found["shape"] == [1, 1]
+
+
+def test_a_table_without_a_row_for_the_unknown_passes_offline_and_fails_on_an_unseen_number(room):
+    task = room.task("narrow", model_function="build_by_flight_number", workers=1, epochs=3)
+    state = room.train("narrow", task)
+    assert state.phase == "succeeded", state.log_tail
+    trained = Trained.model_validate_json(state.result or "")
+    assert trained.metrics["auc"] > 0.7
+    optimised = Optimised.model_validate_json(room.optimise("narrow-onnx", trained).result or "")
+    known = {"dep_delay": [[0.0], [1.0]], "carrier": [[0], [3]], "flight": [[0], [59]]}
+    assert _onnx(room, optimised.key, known)["error"] is None
+    assert "indices element out of data bounds" in _onnx(room, optimised.key, {**known, "flight": [[0], [60]]})["error"]
+
+
+def test_tensorrt_without_a_gpu_says_what_to_use_instead(room, trained):
+    state = room.optimise("tensorrt", trained, target="tensorrt")
+    if state.phase == "succeeded":  # a machine with a GPU and TensorRT
+        assert "model.plan" in room.lake.require(keys.optimised("flights", "unbroken"))["files"]
+        return
+    assert isinstance(state.error(), Permanent)
+    assert "NeedsGpu" in state.reason
+    assert "optimise.target to onnx" in state.reason
+
+
+def _onnx(room: Room, key: str, columns: dict[str, Any]) -> dict[str, Any]:
+    """Run one batch through ONNX Runtime, in the training environment, as the server does."""
+    code = """
+import json, sys
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+columns = {n: np.array(v, np.float32 if n == "dep_delay" else np.int64) for n, v in json.loads(sys.argv[2]).items()}
+found = {"inputs": [i.name for i in session.get_inputs()], "error": None}
+try:
+    found["shape"] = list(session.run(["probability"], columns)[0].shape)
+except Exception as error:
+    found["error"] = str(error)
+print(json.dumps(found))
+"""
+    path = str(room.lake.local(key, "model.onnx"))
+    command = [PYTHON, "-c", code, path, json.dumps(columns)]
+    answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return answer

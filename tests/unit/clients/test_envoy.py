@@ -1,0 +1,230 @@
+import json
+import socket
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tidegate.clients import envoy
+from tidegate.clients.envoy import EnvoyTraffic, clusters, routes, served
+from tidegate.clients.traffic import FakeTraffic, Split
+from tidegate.errors import Conflict, DataError, LeaseLost, SpecError, TidegateError, Unavailable
+
+NAMES = ("flights-v1", "flights-v2", "flights-v3")
+
+
+@pytest.fixture
+def traffic(tmp_path):
+    made = EnvoyTraffic(tmp_path / "xds")
+    made.route("flights", "flights-v1", "127.0.0.1:9001")
+    made.write("flights", {"flights-v1": 100}, champion="flights-v1", expected=1, fence=1, cause="install")
+    made.route("flights", "flights-v2", "127.0.0.1:9002")
+    return made
+
+
+def table(traffic, name):
+    return yaml.safe_load((traffic.xds / name).read_text())
+
+
+def test_a_split_is_rendered_with_a_header_that_names_the_version(traffic):
+    traffic.write("flights", {"flights-v1": 90, "flights-v2": 10}, champion="flights-v1", expected=3, fence=1)
+    config = table(traffic, "rds.yaml")["resources"][0]
+    assert config["name"] == "tidegate"
+    (host,) = config["virtual_hosts"]
+    (route,) = host["routes"]
+    assert host["domains"] == ["*"]
+    assert route["match"] == {"prefix": "/v2/models/flights/"}
+    assert route["route"]["weighted_clusters"]["clusters"] == [
+        {
+            "name": "flights-v1",
+            "weight": 90,
+            "response_headers_to_add": [{"header": {"key": "x-tidegate-version", "value": "flights-v1"}}],
+        },
+        {
+            "name": "flights-v2",
+            "weight": 10,
+            "response_headers_to_add": [{"header": {"key": "x-tidegate-version", "value": "flights-v2"}}],
+        },
+    ]
+
+
+def test_a_cluster_is_a_fixed_loopback_address_with_a_short_connect_timeout(traffic):
+    first = table(traffic, "cds.yaml")["resources"][0]
+    assert (first["name"], first["type"], first["connect_timeout"]) == ("flights-v1", "STATIC", "0.25s")
+    (endpoint,) = first["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 9001}
+
+
+def test_a_delivery_without_traffic_has_clusters_but_no_route():
+    splits = {"flights": Split(weights={"flights-v1": 0}, endpoints={"flights-v1": "127.0.0.1:1"})}
+    assert routes(splits)["resources"][0]["virtual_hosts"][0]["routes"] == []
+    assert len(clusters(splits)["resources"]) == 1
+
+
+def test_the_served_split_is_read_from_envoys_dump(traffic):
+    config = table(traffic, "rds.yaml")["resources"][0]
+    dump = {"configs": [{"route_config": config}]}
+    assert served(dump, "flights") == {"flights-v1": 100}
+    assert served(dump, "other") == {}
+    assert served({}, "flights") == {}
+
+
+def test_another_revision_is_a_conflict_and_changes_nothing(traffic):
+    before = traffic.read("flights")
+    with pytest.raises(Conflict, match="at revision 3, not 2"):
+        traffic.write("flights", {"flights-v2": 100}, champion="flights-v1", expected=2, fence=9)
+    assert traffic.read("flights") == before
+
+
+def test_a_lower_fence_is_refused(traffic):
+    traffic.write("flights", {"flights-v1": 100}, champion="flights-v1", expected=3, fence=7)
+    with pytest.raises(LeaseLost, match="fence 7, yours is 6"):
+        traffic.write("flights", {"flights-v2": 100}, champion="flights-v1", expected=4, fence=6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "champion"),
+    [
+        ({"flights-v1": 90}, "flights-v1"),
+        ({"flights-v1": 110, "flights-v2": -10}, "flights-v1"),
+        ({"flights-v9": 100}, "flights-v1"),
+        ({"flights-v1": 100}, "flights-v9"),
+    ],
+)
+def test_impossible_weights_are_refused(traffic, weights, champion):
+    with pytest.raises(DataError):
+        traffic.write("flights", weights, champion=champion, expected=3, fence=1)
+
+
+@pytest.mark.parametrize("name", ["flights-v1", "flights-v2"])
+def test_a_version_with_traffic_or_the_champion_keeps_its_route(traffic, name):
+    traffic.write("flights", {"flights-v2": 100}, champion="flights-v1", expected=3, fence=1)
+    with pytest.raises(Conflict, match="move its traffic away first"):
+        traffic.unroute("flights", name)
+
+
+def test_a_cluster_is_known_before_its_route_and_leaves_after_it(traffic, monkeypatch):
+    order = []
+    place = EnvoyTraffic._place
+
+    def spy(self, name, resources):
+        order.append(name)
+        place(self, name, resources)
+
+    monkeypatch.setattr(envoy.EnvoyTraffic, "_place", spy)
+    traffic.route("flights", "flights-v3", "127.0.0.1:9003")
+    traffic.unroute("flights", "flights-v3")
+    assert order == ["cds.yaml", "rds.yaml", "rds.yaml", "cds.yaml"]
+
+
+def test_nothing_but_whole_files_ever_appears_in_the_watched_folder(traffic):
+    assert {path.name for path in traffic.xds.iterdir()} == {"rds.yaml", "cds.yaml"}
+
+
+def test_routing_a_known_version_again_changes_nothing_and_a_new_port_is_taken_over(traffic):
+    before = traffic.read("flights")
+    assert traffic.route("flights", "flights-v1", "127.0.0.1:9001") == before
+    moved = traffic.route("flights", "flights-v1", "127.0.0.1:9009")
+    assert moved.endpoints["flights-v1"] == "127.0.0.1:9009"
+    assert moved.weights == before.weights
+
+
+def test_lost_files_are_written_again_from_the_state(traffic):
+    (traffic.xds / "rds.yaml").unlink()
+    traffic.reapply()
+    assert table(traffic, "rds.yaml")["resources"][0]["virtual_hosts"][0]["routes"]
+
+
+def test_a_damaged_state_file_is_named(traffic):
+    (traffic.xds.parent / "traffic" / "state.json").write_text("{")
+    with pytest.raises(DataError, match=r"state\.json is not JSON"):
+        traffic.read("flights")
+
+
+def test_of_many_writers_at_one_revision_exactly_one_gets_through(traffic):
+    def write(share):
+        weights = {"flights-v1": 100 - share, "flights-v2": share}
+        try:
+            EnvoyTraffic(traffic.xds).write("flights", weights, champion="flights-v1", expected=3, fence=1)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(write, range(8))) == 1
+    assert traffic.read("flights").revision == 4
+
+
+class BesideTheFake(RuleBasedStateMachine):
+    """Any calls in any order: the files and the fake agree, and Envoy is never told anything inconsistent."""
+
+    @initialize()
+    def begin(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.real, self.fake = EnvoyTraffic(Path(self.folder.name) / "xds"), FakeTraffic()
+
+    def both(self, call):
+        answers = []
+        for traffic in (self.real, self.fake):
+            try:
+                answers.append(call(traffic))
+            except TidegateError as error:
+                answers.append((type(error), str(error)))
+        assert answers[0] == answers[1]
+
+    @rule(name=st.sampled_from(NAMES), port=st.integers(9000, 9002))
+    def route(self, name, port):
+        self.both(lambda traffic: traffic.route("flights", name, f"127.0.0.1:{port}"))
+
+    @rule(name=st.sampled_from(NAMES))
+    def unroute(self, name):
+        self.both(lambda traffic: traffic.unroute("flights", name))
+
+    @rule(
+        share=st.integers(0, 110),
+        pair=st.permutations(NAMES),
+        champion=st.sampled_from(NAMES),
+        late=st.sampled_from((0, 0, 0, 1)),
+        fence=st.integers(1, 3),
+    )
+    def write(self, share, pair, champion, late, fence):
+        expected = self.fake.read("flights").revision - late
+        weights = {pair[0]: share, pair[1]: 100 - share}
+        self.both(lambda traffic: traffic.write("flights", weights, champion=champion, expected=expected, fence=fence))
+
+    @invariant()
+    def files_are_consistent(self):
+        split = self.real.read("flights")
+        assert sum(split.weights.values()) in (0, 100)
+        assert set(split.weights) == set(split.endpoints)
+        if split.revision == 0:
+            return
+        table = yaml.safe_load((self.real.xds / "rds.yaml").read_text())["resources"]
+        known = yaml.safe_load((self.real.xds / "cds.yaml").read_text())["resources"]
+        shown = served({"configs": [{"route_config": table[0]}]}, "flights")
+        assert shown == {name: weight for name, weight in split.weights.items() if weight}
+        assert set(shown) <= {cluster["name"] for cluster in known}
+        assert json.loads((self.real.xds.parent / "traffic" / "state.json").read_text())
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+
+TestBesideTheFake = BesideTheFake.TestCase
+TestBesideTheFake.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+
+
+def test_an_envoy_that_is_away_is_named_and_one_without_an_address_is_refused(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        admin = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(Unavailable, match=f"admin port at {admin} did not answer within 2 s"):
+        EnvoyTraffic(tmp_path / "xds", admin).applied("flights")
+    with pytest.raises(SpecError, match="no admin address"):
+        EnvoyTraffic(tmp_path / "xds").applied("flights")

@@ -1,0 +1,92 @@
+"""A delivery file: defaults for what a user leaves out, and a named place for each mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tidegate import schemas
+from tidegate.delivery import delivery_named, project_root, read_delivery
+from tidegate.yamlfile import SpecProblems
+
+TEXT = (project_root() / "schemas" / "deliveries" / "flights.yaml").read_text()
+
+
+def write(folder: Path, old: str = "", new: str = "") -> Path:
+    assert old in TEXT
+    path = folder / "flights.yaml"
+    path.write_text(TEXT.replace(old, new, 1))
+    return path
+
+
+def test_the_examples_delivery_is_read_with_units_parsed() -> None:
+    delivery = delivery_named("flights")
+
+    assert delivery.sources["weather"].kafka is not None
+    assert delivery.sources["weather"].kafka.lateness == 600.0
+    assert [stage.weight for stage in delivery.rollout.stages] == [0.1, 0.5, 1.0]
+    assert delivery.dataset.test_length == "1 month"
+    assert delivery.gate.rate == 100.0
+    assert delivery.model_of(None) == ("model.py", "build")
+
+
+def test_only_a_declared_model_can_be_asked_for() -> None:
+    delivery = delivery_named("flights")
+
+    assert delivery.model_of("model:build_by_flight_number") == ("model.py", "build_by_flight_number")
+    with pytest.raises(ValueError, match="not declared"):
+        delivery.model_of("os:system")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "value", "remedy"),
+    [
+        ("window: 1 month", "window: 1 fortnight", "window", "'1 fortnight'", "1 month"),
+        ("window: 1 month", "window: 5 hours", "(file)", "", "1 hour"),
+        ("lateness: 10m", "lateness: soon", "sources.weather.kafka.lateness", "'soon'", "10m"),
+        ("weight: 50%", "weight: 5%", "rollout", "", "10%, 50%, 100%"),
+        ("weight: 100%", "weight: 90%", "rollout", "", "10%, 50%, 100%"),
+        ("errors: 1%,", "erors: 1%,", "rollout.limits.erors", "'erors'", "spelling"),
+        ("delivery: flights", "delivery: Flights", "delivery", "'Flights'", ""),
+        ("delivery: flights", "delivery: trains", "delivery", "'trains'", "write flights"),
+        ("path: /reference/planes", "path: reference/planes", "sources.planes.hdfs.path", "'reference/planes'", ""),
+        ("label: late, ", "", "dataset.label", "'nothing'", "add it"),
+        ("workers: 2", "workers: 0", "train.workers", "0", ""),
+        ("p99: 3x", "p99: 0.5x", "rollout.versus_champion.p99", "", ""),
+    ],
+)
+def test_a_mistake_names_field_line_value_and_remedy(
+    tmp_path: Path, old: str, new: str, field: str, value: str, remedy: str
+) -> None:
+    path = write(tmp_path, old, new)
+    with pytest.raises(SpecProblems) as caught:
+        read_delivery(path)
+
+    wanted = [problem for problem in caught.value.problems if problem.field == field]
+    assert wanted
+    problem = wanted[0]
+    assert problem.file == str(path)
+    if value and value != "'nothing'":
+        assert problem.value == value
+        line = path.read_text().splitlines()[problem.line - 1]
+        assert value.strip("'") in line
+    assert remedy in problem.remedy
+
+
+def test_a_source_in_two_places_is_refused(tmp_path: Path) -> None:
+    two = "hdfs: {connection: lake, path: /reference/planes}, kafka: {connection: events, topic: t}"
+    with pytest.raises(SpecProblems, match=r"sources\.planes: a source has exactly one.*keep one"):
+        read_delivery(write(tmp_path, "hdfs: {connection: lake, path: /reference/planes}", two))
+
+
+def test_the_exported_schema_is_what_the_models_say() -> None:
+    for name, text in schemas.exported().items():
+        kept = (project_root() / "schemas" / name).read_text(encoding="utf-8")
+        assert json.loads(kept) == json.loads(text), "run `python -m tidegate.schemas`"
+
+
+def test_schemas_are_written_where_asked(tmp_path: Path) -> None:
+    (path,) = schemas.write(tmp_path)
+    assert json.loads(path.read_text())["title"] == "Delivery"

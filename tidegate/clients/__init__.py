@@ -1,0 +1,1 @@
+"""The network edge: one small client per service, each behind an interface with a fake beside it."""

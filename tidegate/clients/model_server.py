@@ -1,0 +1,90 @@
+"""The interface to whatever serves model versions, each on a server of its own, with a fake that lives in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tidegate.errors import DataError
+from tidegate.handoff import Handoff
+
+if TYPE_CHECKING:
+    from tidegate.handoff import Bundle
+
+
+class Endpoint(Handoff):
+    """Where one version's server listens."""
+
+    name: str
+    """The version's name, such as flights-v3."""
+    host: str
+    port: int
+    """KServe v2 over HTTP."""
+    metrics_port: int
+
+    @property
+    def model(self) -> str:
+        """The model's name on that server, which is the delivery's."""
+        return self.name.rpartition("-v")[0]
+
+    @property
+    def address(self) -> str:
+        """host:port of the HTTP server."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def model_url(self) -> str:
+        """The model's address: /infer and /ready lie below it."""
+        return f"http://{self.address}/v2/models/{self.model}"
+
+
+class ModelServer(Protocol):
+    """Starts and stops the servers of model versions; traffic is somebody else's business."""
+
+    def deploy(self, bundle: Bundle) -> Endpoint:
+        """Serve a bundle and return once its server is ready; a repeated call finds the running server.
+
+        Raises:
+            DataError: the bundle is incomplete or differs from its manifest (nothing was started), or its server ends.
+            NeedsGpu: the bundle holds an artefact that this server cannot run.
+            Unavailable: the server was not ready in time.
+        """
+
+    def ready(self, name: str) -> bool:
+        """Whether a version's server answers that it is ready to serve."""
+
+    def retire(self, name: str) -> None:
+        """Stop a version's server and forget its files; does nothing if there is none."""
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Return where each deployed version listens, by name."""
+
+
+class FakeModelServer:
+    """A ModelServer that serves nothing: it remembers what it was asked, and refuses the names in `broken`."""
+
+    def __init__(self, broken: frozenset[str] = frozenset()):
+        self.deployed: dict[str, Endpoint] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.broken = broken
+
+    def deploy(self, bundle: Bundle) -> Endpoint:
+        """See ModelServer.deploy."""
+        self.calls.append(("deploy", bundle.name))
+        if bundle.name in self.broken:
+            raise DataError(f"{bundle.name} cannot be served; register it again")
+        port = 20000 + 2 * bundle.version
+        where = Endpoint(name=bundle.name, host="127.0.0.1", port=port, metrics_port=port + 1)
+        return self.deployed.setdefault(bundle.name, where)
+
+    def ready(self, name: str) -> bool:
+        """See ModelServer.ready."""
+        return name in self.deployed
+
+    def retire(self, name: str) -> None:
+        """See ModelServer.retire."""
+        self.calls.append(("retire", name))
+        self.deployed.pop(name, None)
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """See ModelServer.endpoints."""
+        return dict(self.deployed)

@@ -1,0 +1,255 @@
+"""Serves each model version by a Triton process of its own, on loopback, kept alive by the embedded supervisor."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import httpx
+import psutil
+
+from tidegate.clients import triton_repository as repository
+from tidegate.clients.model_server import Endpoint
+from tidegate.errors import DataError, NeedsGpu, Unavailable
+from tidegate.stack import ports
+from tidegate.stack.supervision import Program, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tidegate.handoff import Bundle
+    from tidegate.lake import Lake
+
+HOST = "127.0.0.1"
+_REQUIRED = ("model.onnx", "encodings.json")
+_TICK = 0.1  # seconds between two looks at a starting server
+_PROBE_TIMEOUT = 2.0  # seconds
+_END_S = 5.0  # seconds for a killed process to be gone
+_TAIL = 20  # lines of a log worth showing
+_DULL = ("I", "|", "+")  # how Triton's log begins what is mere information, and its tables
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions, by their prefix
+
+
+class Supervisor(Protocol):
+    """What is needed of `tidegate.stack.supervision.Supervision`."""
+
+    def add(self, program: Program) -> None:
+        """Have a program supervised and started; does nothing if it already runs just so."""
+
+    def remove(self, name: str) -> None:
+        """Stop a program and forget it; does nothing if there is none."""
+
+    def states(self) -> dict[str, State]:
+        """The state of every program by name."""
+
+
+class TritonServer:
+    """The ModelServer backend `triton`.
+
+    Args:
+        supervision: what keeps the processes alive, and starts them again with the stack.
+        python: interpreter of the serving environment, which holds nvidia-pytriton and ONNX Runtime.
+        folder: keeps one folder per deployed version: its model repository and endpoint.json.
+        lake: where bundles are.
+        prometheus_targets: folder that Prometheus reads *.json lists of targets from.
+        timeout_s: for a server to be ready.
+        instances: Python processes per server; one answers about 1,000 one-row requests a second.
+    """
+
+    def __init__(
+        self,
+        supervision: Supervisor,
+        python: Path,
+        folder: Path,
+        lake: Lake,
+        prometheus_targets: Path,
+        timeout_s: float = 60.0,
+        instances: int = 1,
+    ):
+        self._supervision = supervision
+        self._python = python
+        self._folder = folder
+        self._lake = lake
+        self._targets = prometheus_targets
+        self._timeout_s = timeout_s
+        self._instances = instances
+
+    def deploy(self, bundle: Bundle) -> Endpoint:
+        """See ModelServer.deploy."""
+        if bundle.target != "onnx":
+            raise NeedsGpu(
+                f"{bundle.name} holds a {bundle.target} artefact, and the embedded Triton runs ONNX on the CPU only; "
+                "serve it by NVIDIA's own image on a machine with a GPU, or set optimise.target to onnx"
+            )
+        runtime = repository.find_runtime(self._python)
+        with self._locked():
+            is_new = self.endpoint(bundle.name) is None
+            endpoint = self._install(bundle, runtime)
+            if is_new:
+                self._log_file(bundle.name).unlink(missing_ok=True)  # of an earlier try
+            self._supervision.add(self._program(endpoint, runtime))
+        try:
+            self._await_ready(endpoint)
+        except (DataError, Unavailable):
+            if is_new:  # the next try gets other ports and the files anew; one that may have traffic is left alone
+                self.retire(bundle.name)
+            raise
+        self._write_targets(endpoint, bundle)
+        return endpoint
+
+    def ready(self, name: str) -> bool:
+        """See ModelServer.ready."""
+        endpoint = self.endpoint(name)
+        return endpoint is not None and _answers(endpoint)
+
+    def retire(self, name: str) -> None:
+        """See ModelServer.retire."""
+        with self._locked():
+            endpoint = self.endpoint(name)
+            self._targets_file(name).unlink(missing_ok=True)
+            self._supervision.remove(_program_name(name))
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+            if endpoint is not None:
+                _clear_remains(endpoint)
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """See ModelServer.endpoints."""
+        files = sorted(self._folder.glob("[!.]*/endpoint.json"))  # a dot begins what is still being written
+        found = [Endpoint.model_validate_json(file.read_bytes()) for file in files]
+        return {endpoint.name: endpoint for endpoint in found}
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """Return where one version listens, or None if it is not deployed."""
+        return self.endpoints().get(name)
+
+    def _install(self, bundle: Bundle, runtime: repository.Runtime) -> Endpoint:
+        """Put a version's files in place, complete or not at all, and return the address it keeps from then on."""
+        home = self._folder / bundle.name
+        known = self.endpoint(bundle.name)
+        if known is not None and (home / "digest").read_text(encoding="utf-8") == bundle.digest:
+            return known
+        endpoint = known or self._new_endpoint(bundle.name)
+        aside = self._folder / f".{bundle.name}.{uuid.uuid4().hex}"
+        try:
+            version = aside / "repository" / bundle.delivery / str(bundle.version)
+            self._fetch(bundle, version)
+            config = repository.configuration(bundle.delivery, bundle.dataset.features, self._instances)
+            (version.parent / "config.pbtxt").write_text(config, encoding="utf-8")
+            (version / "model.py").write_text(repository.model_file(runtime), encoding="utf-8")
+            (aside / "digest").write_text(bundle.digest, encoding="utf-8")
+            (aside / "endpoint.json").write_text(endpoint.to_json(), encoding="utf-8")
+            if home.exists():  # another revision of this version: its server must not outlive its files
+                self._supervision.remove(_program_name(bundle.name))
+                shutil.rmtree(home)
+            aside.rename(home)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return endpoint
+
+    def _fetch(self, bundle: Bundle, to: Path) -> None:
+        manifest = self._lake.require(bundle.key)
+        absent = [name for name in _REQUIRED if name not in manifest["files"]]
+        if absent:
+            raise DataError(f"bundle {bundle.key} lacks {', '.join(absent)}; register the model again")
+        if manifest["digest"] != bundle.digest:
+            raise DataError(
+                f"bundle {bundle.key} is published with digest {manifest['digest'][:16]}, not {bundle.digest[:16]}; "
+                "another revision took its place: register the model again"
+            )
+        to.mkdir(parents=True)
+        self._lake.fetch(bundle.key, to)
+
+    def _new_endpoint(self, name: str) -> Endpoint:
+        taken = [port for other in self.endpoints().values() for port in (other.port, other.metrics_port)]
+        chosen = ports.choose(["http", "metrics"], taken)
+        return Endpoint(name=name, host=HOST, port=chosen["http"], metrics_port=chosen["metrics"])
+
+    def _program(self, endpoint: Endpoint, runtime: repository.Runtime) -> Program:
+        home = self._folder / endpoint.name
+        backends = repository.link_backends(runtime, self._folder / ".backends")
+        return Program(
+            name=_program_name(endpoint.name),
+            command=repository.command(runtime, home / "repository", backends, endpoint),
+            directory=home,
+            log_file=self._log_file(endpoint.name),
+            env=runtime.environment(),
+        )
+
+    def _await_ready(self, endpoint: Endpoint) -> None:
+        program, first = _program_name(endpoint.name), 0
+        deadline = time.monotonic() + self._timeout_s
+        while not _answers(endpoint):
+            state = self._supervision.states().get(program)
+            first = first or (state.pid if state else 0)
+            if state is None or state.state in ("BACKOFF", "EXITED", "FATAL") or (state.pid and state.pid != first):
+                raise DataError(f"Triton ended while it loaded {endpoint.name}; its log ends:\n{self._tail(endpoint)}")
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"{endpoint.model_url}/ready did not answer within {self._timeout_s:g} s; Triton's log ends:\n"
+                    f"{self._tail(endpoint)}"
+                )
+            time.sleep(_TICK)  # another process's start: there is no event to await
+
+    def _tail(self, endpoint: Endpoint) -> str:
+        try:
+            lines = self._log_file(endpoint.name).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return "(it wrote none)"
+        return "\n".join([line[:400] for line in lines if line and not line.startswith(_DULL)][-_TAIL:])
+
+    def _log_file(self, name: str) -> Path:
+        folder = self._folder / ".logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.log"  # outlives the version's own folder: it tells why a candidate failed
+
+    def _write_targets(self, endpoint: Endpoint, bundle: Bundle) -> None:
+        labels = {"delivery": bundle.delivery, "version": bundle.name}
+        targets = [{"targets": [f"{endpoint.host}:{endpoint.metrics_port}"], "labels": labels}]
+        self._targets.mkdir(parents=True, exist_ok=True)
+        aside = self._targets / f".{endpoint.name}.{uuid.uuid4().hex}"
+        aside.write_text(json.dumps(targets), encoding="utf-8")
+        os.replace(aside, self._targets_file(endpoint.name))
+
+    def _targets_file(self, name: str) -> Path:
+        return self._targets / f"{name}.json"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _program_name(name: str) -> str:
+    return f"triton-{name}"
+
+
+def _answers(endpoint: Endpoint) -> bool:
+    try:
+        return httpx.get(f"{endpoint.model_url}/ready", timeout=_PROBE_TIMEOUT, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _clear_remains(endpoint: Endpoint) -> None:
+    """End the Python processes of a server that was stopped while it loaded (it forgets them) and free its memory."""
+    prefix = repository.shared_memory_prefix(endpoint)
+    orphans = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(word.startswith(prefix) for word in process.info["cmdline"] or ())
+    ]
+    for process in orphans:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(orphans, timeout=_END_S)
+    for region in _SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)

@@ -1,0 +1,266 @@
+"""The delivery a user writes: one model's way to production, as frozen typed settings read once at the edge.
+
+JSON Schema for editors is exported from these models (`schemas/delivery.schema.json`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tidegate.units import Factor, Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.yamlfile import SpecProblems, YamlFile
+
+Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters, digits and underscores")
+
+
+class Spec(BaseModel):
+    """The base of all settings: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PostgresSource(Spec):
+    """A table read by an event-time window."""
+
+    connection: str
+    table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
+    time: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="timestamptz column the window is about")
+
+
+class KafkaSource(Spec):
+    """A topic read by an offset range per partition, frozen from the window by message timestamps."""
+
+    connection: str
+    topic: str
+    lateness: Seconds = Field(default=600.0, description="how long after a window's end it is read")
+
+
+class HdfsSource(Spec):
+    """Files under a path; read whole (reference data) for each window."""
+
+    connection: str
+    path: str = Field(pattern=r"^/")
+
+
+class Source(Spec):
+    """One source: its contract and exactly one place where it lives."""
+
+    contract: str
+    postgres: PostgresSource | None = None
+    kafka: KafkaSource | None = None
+    hdfs: HdfsSource | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.postgres, self.kafka, self.hdfs)) != 1:
+            raise ValueError("a source has exactly one of postgres, kafka, hdfs Remedy: keep one of them")
+        return self
+
+    @property
+    def kind(self) -> Literal["postgres", "kafka", "hdfs"]:
+        """Which place this source lives in."""
+        return "postgres" if self.postgres else "kafka" if self.kafka else "hdfs"
+
+
+class DatasetSpec(Spec):
+    """How the training table is made from validated slices."""
+
+    sql: str = Field(description="file with one SELECT over the sources, each a table of its name")
+    label: str
+    event_time: str = Field(default="event_time", description="column of the SELECT by which rows are held out")
+    test: str = Field(default="last 1 month", pattern=r"^last \d+ (hour|day|week|month)s?$")
+    at_least: int = Field(default=1000, ge=1, description="fewer training rows are refused")
+
+    @property
+    def test_length(self) -> str:
+        """The held-out window's length: '1 month'."""
+        return self.test.removeprefix("last ")
+
+
+class TrainSpec(Spec):
+    """How the gang trains."""
+
+    model: str = Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$", description="file:function beside the dataset's SQL")
+    alternatives: list[str] = Field(
+        default_factory=list, description="other functions that a request may ask for by name; nothing else may run"
+    )
+    workers: int = Field(default=2, ge=1, le=64)
+    epochs: int = Field(default=3, ge=1)
+    batch: int = Field(default=1024, ge=1, description="global batch, rows")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    seed: int = 0
+    launcher: Literal["local"] = "local"
+    timeout: Seconds = 3600.0
+
+
+class OptimiseSpec(Spec):
+    """What the served artefact is."""
+
+    target: Literal["onnx", "tensorrt"] = "onnx"
+    tolerance: float = Field(default=1e-4, gt=0, description="largest absolute difference of a prediction")
+
+
+class QualityLimit(Spec):
+    """What a quality figure must reach on the held-out rows."""
+
+    at_least: float
+    lose_at_most: float = Field(default=0.005, ge=0, description="against the champion on the same rows")
+
+
+class GateSpec(Spec):
+    """Limits a candidate must keep before it gets any traffic, under an open-loop load of its own server."""
+
+    rate: Rate = 200.0
+    duration: Seconds = Field(default=20.0, alias="for")
+    p99: Seconds = 0.05
+    errors: Share = 0.0
+    quality: dict[str, QualityLimit] = Field(default={"auc": QualityLimit(at_least=0.5)})
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ServeSpec(Spec):
+    """What serves and what moves traffic."""
+
+    server: Literal["triton"] = "triton"
+    traffic: Literal["envoy"] = "envoy"
+    keep: int = Field(default=3, ge=1, description="bundles kept for a way back")
+
+
+class Stage(Spec):
+    """One step of a rollout."""
+
+    weight: Share = Field(gt=0)
+    requests: int = Field(ge=1, description="the candidate's minimum requests in this stage")
+    at_least: Seconds = Field(default=5.0, description="the stage's minimum time")
+
+
+class Limits(Spec):
+    """Absolute limits that a candidate may never pass."""
+
+    errors: Share = 0.01
+    p99: Seconds = 0.1
+
+
+class VersusChampion(Spec):
+    """How many times worse than the champion, on the same seconds, a candidate may be."""
+
+    errors: Factor = 1.5
+    p99: Factor = 1.25
+
+
+class RolloutSpec(Spec):
+    """The stages of a rollout and what stops it."""
+
+    stages: list[Stage] = Field(
+        default_factory=lambda: [
+            Stage(weight=0.1, requests=2000),
+            Stage(weight=0.5, requests=5000),
+            Stage(weight=1.0, requests=5000),
+        ],
+        min_length=1,
+    )
+    limits: Limits = Limits()
+    versus_champion: VersusChampion = VersusChampion()
+    deadline: Seconds = Field(default=1800.0, description="of one stage: what has not passed by then is rolled back")
+    lease: Seconds = Field(default=60.0, description="expiry of the right to move traffic; renewed while watched")
+
+    @model_validator(mode="after")
+    def _rises_to_all(self) -> Self:
+        weights = [stage.weight for stage in self.stages]
+        if weights != sorted(set(weights)) or weights[-1] != 1.0:
+            raise ValueError("the stages' weights must rise and end at 100% Remedy: order them, as in 10%, 50%, 100%")
+        return self
+
+
+class KafkaRequests(Spec):
+    """The topic on which requests to retrain arrive."""
+
+    connection: str
+    topic: str
+
+
+class RetrainSpec(Spec):
+    """What asks for a new model."""
+
+    kafka: KafkaRequests | None = None
+
+
+class Delivery(Spec):
+    """One model's way to production."""
+
+    delivery: str = Name
+    sources: dict[str, Source] = Field(min_length=1)
+    window: WindowLength = "1 month"
+    start: str = Field(default="2013-01-01", description="first window's start, an ISO date in UTC")
+    end: str | None = Field(default=None, description="no window is scheduled from this date on (for historical data)")
+    train_on: WindowLength = Field(default="3 months", description="how far back a training set reaches")
+    folder: str = Field(description="folder of the model file and the SQL, relative to the project root")
+    dataset: DatasetSpec
+    train: TrainSpec
+    optimise: OptimiseSpec = OptimiseSpec()
+    gate: GateSpec = GateSpec()
+    serve: ServeSpec = ServeSpec()
+    rollout: RolloutSpec = RolloutSpec()
+    retrain: RetrainSpec = RetrainSpec()
+
+    @model_validator(mode="after")
+    def _schedulable(self) -> Self:
+        cron_of(self.window)
+        return self
+
+    def model_of(self, wanted: str | None) -> tuple[str, str]:
+        """Return (file, function) of the model to train.
+
+        Raises:
+            ValueError: the wanted function is not declared by this delivery.
+        """
+        chosen = wanted or self.train.model
+        if chosen not in (self.train.model, *self.train.alternatives):
+            allowed = ", ".join((self.train.model, *self.train.alternatives))
+            raise ValueError(f"model {chosen!r} is not declared; declared: {allowed}; add it to train.alternatives")
+        file, _, function = chosen.partition(":")
+        return f"{file}.py", function
+
+
+def project_root() -> Path:
+    """Return the folder that holds `schemas/`, `dags/` and `examples/` (TIDEGATE_ROOT; default: beside the package)."""
+    return Path(os.environ.get("TIDEGATE_ROOT", Path(__file__).resolve().parent.parent))
+
+
+def deliveries_folder() -> Path:
+    """Return the folder of delivery files (TIDEGATE_DELIVERIES; default: schemas/deliveries of the project)."""
+    return Path(os.environ.get("TIDEGATE_DELIVERIES", project_root() / "schemas" / "deliveries"))
+
+
+def read_delivery(path: Path) -> Delivery:
+    """Read one delivery file.
+
+    Raises:
+        SpecProblems: the file has mistakes; each names file, line, field, value and remedy.
+    """
+    file = YamlFile.read(path)
+    try:
+        delivery = Delivery.model_validate(file.data)
+    except ValidationError as error:
+        raise SpecProblems(file.problems(error)) from error
+    if delivery.delivery != path.stem:
+        raise SpecProblems(
+            [file.problem(["delivery"], delivery.delivery, "the name differs from the file's", f"write {path.stem}")]
+        )
+    return delivery
+
+
+def delivery_named(name: str) -> Delivery:
+    """Read the delivery of this name from the deliveries folder."""
+    return read_delivery(deliveries_folder() / f"{name}.yaml")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a delivery file, for completion in editors."""
+    return Delivery.model_json_schema(mode="validation")

@@ -1,0 +1,1 @@
+"""Holds a candidate against its limits on its own server, before it gets any traffic."""

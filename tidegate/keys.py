@@ -1,0 +1,76 @@
+"""Names of everything the lake holds: each a pure function of what the thing is, so that a repeated run finds it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tidegate.handoff import Window
+from tidegate.units import add_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WINDOW_ID = re.compile(r"^(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)$")
+
+
+def raw(delivery: str, source: str, window: Window) -> str:
+    """Return the key of a slice as it was read: slices/<delivery>/<source>/<window>/raw."""
+    return f"slices/{delivery}/{source}/{window.id}/raw"
+
+
+def validated(delivery: str, source: str, window: Window) -> str:
+    """Return the key of a slice after its contract: slices/<delivery>/<source>/<window>/validated."""
+    return f"slices/{delivery}/{source}/{window.id}/validated"
+
+
+def dataset(delivery: str, window: Window) -> str:
+    """Return the key of a training table: datasets/<delivery>/<window>."""
+    return f"datasets/{delivery}/{window.id}"
+
+
+def model(delivery: str, request_id: str) -> str:
+    """Return the key of a trained SavedModel: models/<delivery>/<request_id>."""
+    return f"models/{delivery}/{request_id}"
+
+
+def optimised(delivery: str, request_id: str) -> str:
+    """Return the key of an optimised artefact: optimised/<delivery>/<request_id>."""
+    return f"optimised/{delivery}/{request_id}"
+
+
+def bundle(delivery: str, version: int) -> str:
+    """Return the key of a servable bundle: bundles/<delivery>/v<version>."""
+    return f"bundles/{delivery}/v{version}"
+
+
+def window_of(key: str) -> Window:
+    """Return the window that a slice's or dataset's key carries.
+
+    Raises:
+        ValueError: no part of the key is a window id.
+    """
+    for part in key.split("/"):
+        if match := _WINDOW_ID.match(part):
+            return Window(start=_moment(match[1]), end=_moment(match[2]))
+    raise ValueError(f"no window in the key {key!r}; a window id reads 20130101T000000Z-20130201T000000Z")
+
+
+def windows(window: Window, length: str) -> Iterator[Window]:
+    """Yield the consecutive windows of one length ('1 month') that make up `window`.
+
+    Raises:
+        ValueError: `window` is not a whole number of them.
+    """
+    start = window.start
+    while start < window.end:
+        end = add_window(start, length)
+        if end > window.end:
+            raise ValueError(f"{window} is not a whole number of {length} windows; move its end to {end.isoformat()}")
+        yield Window(start=start, end=end)
+        start = end
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

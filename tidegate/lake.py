@@ -1,0 +1,195 @@
+"""Slices, datasets and bundles on any fsspec storage: written aside, published by one atomic manifest.
+
+A key is complete or absent: readers look for `<key>/manifest.json` and nothing else. Files are written below
+`<key>/<revision>/`, where the revision is the SHA-256 of what was written; the manifest, which names the revision, is
+written last. Publishing the same bytes again changes nothing; other bytes become a new revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from tidegate.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = 1 << 20
+
+
+class Lake:
+    """A folder of published artefacts at an fsspec URL, such as file:///var/lake or hdfs://host:port/lake."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        fs, root = fsspec.core.url_to_fs(self.url)
+        self._fs: Any = fs
+        self._root: str = root
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the lake is a folder of this machine."""
+        return self.url.startswith("file://") or "://" not in self.url
+
+    @contextmanager
+    def publish(self, key: str, **fields: Any) -> Iterator[Draft]:
+        """Give a local folder to write into; on leaving without an error, publish it under `key` with `fields`.
+
+        `fields` and those set on the draft go into the manifest and must not hold the present time: two runs over the
+        same input write the same manifest.
+        """
+        with tempfile.TemporaryDirectory(prefix="tidegate-draft-") as folder:
+            draft = Draft(Path(folder), dict(fields))
+            yield draft
+            self._store(key, draft)
+
+    def _store(self, key: str, draft: Draft) -> None:
+        files = {}
+        for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
+            files[path.relative_to(draft.folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        manifest = {**draft.fields, "key": key, "digest": digest, "files": files}
+        text = json.dumps(manifest, sort_keys=True, indent=1, default=str).encode()
+        folder = f"{self._root}/{key}/{digest[:16]}"
+        for name in files:
+            self._put(draft.folder / name, f"{folder}/{name}")
+        target = f"{self._root}/{key}/manifest.json"
+        self._fs.makedirs(f"{self._root}/{key}", exist_ok=True)
+        aside = f"{self._root}/{key}/.manifest-{uuid.uuid4().hex}"
+        with self._fs.open(aside, "wb") as out:
+            out.write(text)
+        self._replace(aside, target)
+
+    def _put(self, local: Path, remote: str) -> None:
+        size = local.stat().st_size
+        if self._fs.exists(remote) and self._fs.size(remote) == size:
+            return
+        self._fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
+        aside = f"{remote}.{uuid.uuid4().hex}.part"
+        self._fs.put_file(str(local), aside)
+        self._replace(aside, remote)
+
+    def _replace(self, source: str, target: str) -> None:
+        if self.is_local:
+            os.replace(source, target)
+        else:
+            self._fs.mv(source, target)
+
+    def manifest(self, key: str) -> dict[str, Any] | None:
+        """Return a key's manifest, or None where nothing is published under it."""
+        path = f"{self._root}/{key}/manifest.json"
+        if not self._fs.exists(path):
+            return None
+        with self._fs.open(path, "rb") as file:
+            found: dict[str, Any] = json.load(file)
+        return found
+
+    def require(self, key: str) -> dict[str, Any]:
+        """Return a key's manifest.
+
+        Raises:
+            DataError: nothing is published under the key.
+        """
+        found = self.manifest(key)
+        if found is None:
+            raise DataError(f"nothing is published at {self.url}/{key}; run the stage that writes it, then this again")
+        return found
+
+    def path(self, key: str, name: str) -> str:
+        """Return the full storage path of one file of a published key."""
+        manifest = self.require(key)
+        if name not in manifest["files"]:
+            have = ", ".join(sorted(manifest["files"]))
+            raise DataError(f"{self.url}/{key} has no file {name!r}; it has: {have}")
+        return f"{self._root}/{key}/{manifest['digest'][:16]}/{name}"
+
+    def read(self, key: str, name: str) -> bytes:
+        """Return the bytes of one file of a published key."""
+        try:
+            data: bytes = self._fs.cat_file(self.path(key, name))
+        except FileNotFoundError as error:
+            raise self._lost(key, name) from error
+        return data
+
+    def fetch(self, key: str, to: Path, names: list[str] | None = None) -> Path:
+        """Copy a published key's files (all, or those named) below the local folder `to`, and check their digests.
+
+        Raises:
+            DataError: a file differs from its manifest, or the storage has lost it.
+        """
+        files = self.require(key)["files"]
+        for name in names if names is not None else files:
+            target = to / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            try:
+                with self._fs.open(self.path(key, name), "rb") as source, aside.open("wb") as out:
+                    shutil.copyfileobj(source, out, _CHUNK)
+            except FileNotFoundError as error:
+                raise self._lost(key, name) from error
+            if sha256(aside) != files[name]["sha256"]:
+                aside.unlink()
+                raise DataError(f"{self.url}/{key}/{name} differs from its manifest; publish it again")
+            aside.replace(target)
+        return to
+
+    def _lost(self, key: str, name: str) -> DataError:
+        return DataError(f"{self.url}/{key} lists {name}, but the storage has lost it; publish the key again")
+
+    def local(self, key: str, name: str) -> Path:
+        """Return a local path of one file: the file itself on local storage, else a checked copy in the cache."""
+        path = self.path(key, name)
+        if self.is_local:
+            return Path(path)
+        digest = str(self.require(key)["digest"])[:16]
+        cache = Path(tempfile.gettempdir()) / "tidegate-lake" / digest
+        if not (cache / name).exists():
+            self.fetch(key, cache, [name])
+        return cache / name
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the published keys below a prefix, sorted."""
+        start = f"{self._root}/{prefix}".rstrip("/")
+        if not self._fs.exists(start):
+            return []
+        found = [p for p in self._fs.find(start) if p.endswith("/manifest.json")]
+        return sorted(p[len(self._root) :].strip("/").removesuffix("/manifest.json") for p in found)
+
+    def delete(self, key: str) -> None:
+        """Withdraw a key: its manifest first, so that readers see it whole or not at all."""
+        for path in (f"{self._root}/{key}/manifest.json", f"{self._root}/{key}"):
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
+
+
+class Draft:
+    """A local folder being written, with the fields its manifest will carry."""
+
+    def __init__(self, folder: Path, fields: dict[str, Any]):
+        self.folder = folder
+        self.fields = fields
+
+    def file(self, name: str) -> Path:
+        """Return the path to write a file at, its folder made."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

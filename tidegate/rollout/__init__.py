@@ -1,0 +1,1 @@
+"""Moves live traffic from a champion to a candidate, and back: the plan, and the actions under a lease."""

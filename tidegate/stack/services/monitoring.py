@@ -1,0 +1,122 @@
+"""Prometheus and Alertmanager: what is measured every second, and who is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tidegate.stack import cache
+from tidegate.stack.config import write_private, write_public
+from tidegate.stack.service import Service, answers
+from tidegate.stack.supervision import Program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tidegate.stack.config import StackConfig
+
+
+def services(cfg: StackConfig) -> tuple[Service, Service]:
+    """Both servers, ready when they say so themselves."""
+    prometheus, alertmanager = cache.prometheus, cache.alertmanager
+
+    def prepare_prometheus() -> None:
+        cfg.paths.triton_targets.mkdir(parents=True, exist_ok=True)
+        if not cfg.paths.guard_token.exists():
+            write_private(cfg.paths.guard_token, cfg.secrets["guard"])
+        write_public(_home(cfg, "prometheus") / "prometheus.yaml", yaml.safe_dump(scraping(cfg), sort_keys=False))
+        prometheus()
+
+    def prepare_alertmanager() -> None:
+        write_public(_home(cfg, "alertmanager") / "alertmanager.yaml", yaml.safe_dump(routing(), sort_keys=False))
+        alertmanager()
+
+    return (
+        Service(
+            "prometheus",
+            lambda: prometheus().version,
+            ports=("prometheus",),
+            prepare=prepare_prometheus,
+            program=lambda: _prometheus(cfg),
+            ready=lambda _: answers(cfg.url("prometheus") + "/-/ready"),
+        ),
+        Service(
+            "alertmanager",
+            lambda: alertmanager().version,
+            ports=("alertmanager",),
+            prepare=prepare_alertmanager,
+            program=lambda: _alertmanager(cfg),
+            ready=lambda _: answers(cfg.url("alertmanager") + "/-/ready"),
+        ),
+    )
+
+
+def scraping(cfg: StackConfig) -> dict[str, Any]:
+    """Prometheus' configuration: every second, from Envoy, the guard and each Triton process."""
+
+    def at(*ports: str) -> list[dict[str, Any]]:
+        return [{"targets": [f"127.0.0.1:{cfg.ports[port]}" for port in ports]}]
+
+    return {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(cfg.paths.root / "deploy" / "monitoring" / "rules.yaml")],
+        "alerting": {"alertmanagers": [{"static_configs": at("alertmanager")}]},
+        "scrape_configs": [
+            {"job_name": "envoy", "metrics_path": "/stats/prometheus", "static_configs": at("envoy-admin")},
+            {
+                "job_name": "guard",
+                "authorization": {"type": "Bearer", "credentials_file": str(cfg.paths.guard_token)},
+                "static_configs": at("guard"),
+            },
+            {
+                "job_name": "triton",
+                "file_sd_configs": [{"files": [f"{cfg.paths.triton_targets}/*.json"], "refresh_interval": "5s"}],
+            },
+        ],
+    }
+
+
+def routing() -> dict[str, Any]:
+    """Alertmanager's configuration: alerts are kept and shown at once; nobody is called yet."""
+    route = {"receiver": "board", "group_by": ["alertname"], "group_wait": "0s", "group_interval": "5s"}
+    return {"route": route, "receivers": [{"name": "board"}]}
+
+
+def _home(cfg: StackConfig, name: str) -> Path:
+    return cfg.paths.var / name
+
+
+def _prometheus(cfg: StackConfig) -> Program:
+    home = cfg.paths.var / "prometheus"
+    return Program(
+        name="prometheus",
+        command=(
+            str(cache.prometheus().command),
+            f"--config.file={home / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={home / 'data'}",
+            "--storage.tsdb.retention.time=7d",
+            f"--web.listen-address=127.0.0.1:{cfg.ports['prometheus']}",
+        ),
+        directory=home,
+        log_file=cfg.paths.logs / "prometheus.log",
+        autostart=False,
+    )
+
+
+def _alertmanager(cfg: StackConfig) -> Program:
+    home = cfg.paths.var / "alertmanager"
+    tool = cache.alertmanager()
+    return Program(
+        name="alertmanager",
+        command=(
+            str(tool.command),
+            f"--config.file={home / 'alertmanager.yaml'}",
+            f"--storage.path={home / 'data'}",
+            f"--web.listen-address=127.0.0.1:{cfg.ports['alertmanager']}",
+            "--cluster.listen-address=",
+        ),
+        directory=tool.directory or home,
+        log_file=cfg.paths.logs / "alertmanager.log",
+        autostart=False,
+    )
