@@ -8,7 +8,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
 
 from operators.deliveries import valid_deliveries
 from operators.documentation import INGEST, refresh_param, window_params
-from operators.ingest import IngestOperator, PublishOperator, ValidateOperator
+from operators.ingest import AlertOperator, IngestOperator, PublishOperator, ValidateOperator
 from tidegate.units import cron_of, utc
 
 for spec in valid_deliveries():
@@ -30,10 +30,11 @@ for spec in valid_deliveries():
             "execution_timeout": timedelta(hours=1),
         },
     ) as dag:
-        publish = PublishOperator(
-            task_id="publish",
-            delivery=spec.delivery,
-            validate_tasks=[f"{name}.validate" for name in spec.sources],
+        validate_tasks = [f"{name}.validate" for name in spec.sources]
+        publish = PublishOperator(task_id="publish", delivery=spec.delivery, validate_tasks=validate_tasks)
+        # all_done: a source that is away must not hide what was quarantined of another one
+        alert = AlertOperator(
+            task_id="alert", delivery=spec.delivery, validate_tasks=validate_tasks, trigger_rule="all_done"
         )
         for name in spec.sources:
             with TaskGroup(group_id=name):
@@ -41,5 +42,5 @@ for spec in valid_deliveries():
                 validate = ValidateOperator(
                     task_id="validate", delivery=spec.delivery, source=name, slice_task=f"{name}.ingest"
                 )
-                ingest >> validate >> publish
+                ingest >> validate >> [publish, alert]
     globals()[dag.dag_id] = dag

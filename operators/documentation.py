@@ -11,6 +11,7 @@ INGEST = """
 For each source of **{delivery}**: read the window's rows into a *slice* (immutable, replayable, published by one
 manifest), then split it by its *contract*: clean rows, and quarantined rows with reason and source position.
 `read = clean + quarantined` is checked. A source that is away is retried; nothing half-written is ever visible.
+*alert* raises the asset event `{delivery}_quarantine` where rows were quarantined, and is skipped where all are clean.
 
 **Run it by hand**: fill in `window_start` and `window_end` (UTC). **Backfill**: choose *Backfill* and a range of dates.
 `refresh` reads the source anew although the slice exists: other bytes become a new revision.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from operators.hooks import clients
 from operators.support import (
-    quarantine_alias,
     quarantine_asset,
     resolve_window,
     slices_asset,
@@ -20,7 +20,7 @@ from operators.support import (
 
 if TYPE_CHECKING:
     from tidegate.delivery import Delivery
-    from tidegate.handoff import Slice, ValidatedSlice, Window
+    from tidegate.handoff import Slice, Window
 
 
 class IngestOperator(BaseOperator):
@@ -76,12 +76,12 @@ def read_slice(delivery: Delivery, source: str, window: Window, refresh: bool) -
 
 
 class ValidateOperator(BaseOperator):
-    """Splits a slice by its contract into clean rows and quarantined rows, and raises the alert for the latter."""
+    """Splits a slice by its contract into clean rows and quarantined rows, which are counted and logged at once."""
 
     ui_color = "#d7f4e3"
 
     def __init__(self, *, delivery: str, source: str, slice_task: str, **kwargs: Any):
-        super().__init__(outlets=[quarantine_alias(delivery)], **kwargs)
+        super().__init__(**kwargs)
         self.delivery = delivery
         self.source = source
         self.slice_task = slice_task
@@ -97,24 +97,40 @@ class ValidateOperator(BaseOperator):
             contract = load_contract(the_delivery(self.delivery).sources[self.source].contract)
             validated = validate(found, contract, the_lake())
             clients.ledger(clients.connection(clients.LEDGER)).record_slice(validated)
-        self._alert(context, validated)
-        return validated.model_dump(mode="json")
-
-    def _alert(self, context: Any, validated: ValidatedSlice) -> None:
-        """Say on the log and as an asset event what was quarantined; the ledger's counts feed the metric."""
-        summary = {
-            "source": self.source,
-            "window": validated.slice.window.id,
-            "read": validated.slice.rows,
-            "quarantined": validated.quarantined,
-            "reasons": dict(validated.reasons),
-        }
         if validated.quarantined:
-            alert = context["outlet_events"][quarantine_alias(self.delivery)]
-            alert.add(quarantine_asset(self.delivery), extra=summary)
-            self.log.warning("QUARANTINED %d of %d rows: %s", validated.quarantined, validated.slice.rows, summary)
+            reasons = dict(validated.reasons)
+            self.log.warning("QUARANTINED %d of %d rows: %s", validated.quarantined, validated.slice.rows, reasons)
         else:
             self.log.info("all %d rows are clean", validated.slice.rows)
+        return validated.model_dump(mode="json")
+
+
+class AlertOperator(BaseOperator):
+    """Raises the quarantine's asset event for a window with quarantined rows, and skips one without.
+
+    A task of its own, because an outlet's event exists only where its task succeeded. An asset alias in each validating
+    task would say it sooner, but Airflow makes an alias's asset on first use, and of two tasks that do so at once it
+    sets one to failed, although all its work was done.
+    """
+
+    ui_color = "#f7d7d7"
+
+    def __init__(self, *, delivery: str, validate_tasks: list[str], **kwargs: Any):
+        super().__init__(outlets=[quarantine_asset(delivery)], **kwargs)
+        self.delivery = delivery
+        self.validate_tasks = validate_tasks
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Return and publish the window's quarantined rows: per source their number of those read, and the reasons."""
+        summary = _summary(context, self.validate_tasks)
+        alarming = {name: counts for name, counts in summary["sources"].items() if counts["quarantined"]}
+        if not alarming:
+            raise AirflowSkipException("no row is quarantined")
+        alert = {"window": summary["window"], "sources": alarming}
+        context["outlet_events"][quarantine_asset(self.delivery)].extra = alert
+        for name, counts in alarming.items():
+            self.log.warning("%s: %d of %d rows: %s", name, counts["quarantined"], counts["read"], counts["reasons"])
+        return alert
 
 
 class PublishOperator(BaseOperator):
@@ -129,22 +145,27 @@ class PublishOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return and publish the window's rows per source: read, clean, quarantined, reasons, digest."""
-        from tidegate.handoff import ValidatedSlice
-
-        pulled = context["ti"].xcom_pull(task_ids=self.validate_tasks)
-        validated = [ValidatedSlice.model_validate(item) for item in pulled]
-        summary: dict[str, Any] = {
-            v.slice.source: {
-                "read": v.slice.rows,
-                "clean": v.clean,
-                "quarantined": v.quarantined,
-                "reasons": dict(v.reasons),
-                "digest": v.digest,
-            }
-            for v in validated
-        }
-        window = validated[0].slice.window.id
-        context["outlet_events"][slices_asset(self.delivery)].extra = {"window": window, "sources": summary}
-        for source, counts in summary.items():
+        summary = _summary(context, self.validate_tasks)
+        context["outlet_events"][slices_asset(self.delivery)].extra = summary
+        for source, counts in summary["sources"].items():
             self.log.info("%s: %s", source, counts)
-        return {"window": window, "sources": summary}
+        return summary
+
+
+def _summary(context: Any, validate_tasks: list[str]) -> dict[str, Any]:
+    """Return {window, sources} of the tasks that have a result: what each source read, kept and quarantined."""
+    from tidegate.handoff import ValidatedSlice
+
+    pulled = context["ti"].xcom_pull(task_ids=validate_tasks)
+    validated = [ValidatedSlice.model_validate(item) for item in pulled if item is not None]
+    sources = {
+        v.slice.source: {
+            "read": v.slice.rows,
+            "clean": v.clean,
+            "quarantined": v.quarantined,
+            "reasons": dict(v.reasons),
+            "digest": v.digest,
+        }
+        for v in validated
+    }
+    return {"window": validated[0].slice.window.id if validated else None, "sources": sources}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetAlias
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from tidegate.delivery import Delivery, delivery_named, project_root
@@ -88,13 +88,8 @@ def slices_asset(delivery: str) -> Asset:
 
 
 def quarantine_asset(delivery: str) -> Asset:
-    """Rows were quarantined: extra says source, window, count and reasons."""
+    """Rows were quarantined: extra says window and, per source, their number and reasons."""
     return Asset(name=f"{delivery}_quarantine", uri=f"tidegate://{delivery}/quarantine")
-
-
-def quarantine_alias(delivery: str) -> AssetAlias:
-    """The outlet through which a task raises the quarantine asset's event, or does not where all rows are clean."""
-    return AssetAlias(f"{delivery}_quarantine_alert")
 
 
 def request_asset(delivery: str) -> Asset:

@@ -68,6 +68,12 @@ def ingest(api: AirflowApi, name: str, **form: Any) -> list[dict[str, Any]]:
     return [api.result("ingest__flights", run.run_id, "publish") for run in runs]
 
 
+def asset_events(api: AirflowApi, name: str) -> list[dict[str, Any]]:
+    (asset,) = [one for one in api._call("GET", "/api/v2/assets")["assets"] if one["name"] == name]
+    found = api._call("GET", "/api/v2/assets/events", params={"asset_id": asset["id"], "limit": 100})
+    return list(found["asset_events"])
+
+
 def ask(cfg: StackConfig, message: dict[str, Any] | bytes) -> None:
     producer = KafkaProducer(bootstrap_servers=cfg.kafka, acks="all")
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
@@ -95,6 +101,15 @@ def test_ingest_publishes_slices_whose_rows_are_all_accounted_for(airflow: Airfl
         assert window["sources"]["flights"]["read"] > 20_000
         assert window["sources"]["weather"]["read"] > 1_900
     assert ledger.quarantined()[("flights", "flights", "tailnum:pattern")] >= 70
+
+
+def test_quarantined_rows_raise_an_asset_event_with_their_reasons(airflow: AirflowApi) -> None:
+    for window in ingest(airflow, "first"):
+        counts = window["sources"]["flights"]
+        told = [event["extra"] for event in asset_events(airflow, "flights_quarantine")]
+        (mine,) = [extra for extra in told if extra["window"] == window["window"]]
+        assert mine["sources"]["flights"]["reasons"] == counts["reasons"]
+        assert set(mine["sources"]) == {name for name, c in window["sources"].items() if c["quarantined"]}
 
 
 def test_the_same_window_read_anew_gives_the_same_bytes(airflow: AirflowApi) -> None:

@@ -41,6 +41,16 @@ def test_manual_runs_have_a_form(bag):
     assert forms["rollback__flights"] == {"reason", "rollout_id"}
 
 
+def test_what_is_quarantined_is_alerted_also_when_another_source_is_away(bag):
+    dag = bag.dags["ingest__flights"]
+    validated = {f"{source}.validate" for source in ("flights", "weather", "planes", "airports")}
+    alert, publish = dag.get_task("alert"), dag.get_task("publish")
+    assert alert.upstream_task_ids == publish.upstream_task_ids == validated
+    assert (alert.trigger_rule, publish.trigger_rule) == ("all_done", "all_success")
+    assert [asset.name for asset in alert.outlets] == ["flights_quarantine"]
+    assert [asset.name for asset in publish.outlets] == ["flights_slices"]
+
+
 def test_a_rollout_has_no_run_timeout_that_could_skip_its_rollback(bag):
     dag = bag.dags["rollout__flights"]
     assert dag.dagrun_timeout is None
