@@ -22,7 +22,7 @@ from tidegate.stack import up as starting
 from tidegate.stack.config import StackConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tidegate.demo.story import Story
@@ -67,10 +67,12 @@ class Demo:
         self.story.step("backfill ingest__flights for January to March")
         self._backfill()
         stamp = f"{self.begun:.0f}"
-        self.story.step("first delivery: train on January, hold February out, gate, champion")
-        self._first(f"first-{stamp}")
         try:
-            self._start_traffic()
+            if champion := self._champion():  # it knows February: a model of January alone could only lose to it
+                self.story.step(f"{champion} is the champion of an earlier demonstration: there is no first delivery")
+            else:
+                self.story.step("first delivery: train on January, hold February out, gate, champion")
+                self._first(f"first-{stamp}")
             self.story.step("Kafka asks for a retrain: January and February, hold March out; 10% -> 50% -> 100%")
             self._by_kafka(f"quarter-{stamp}", None, "promoted")
             self.story.step("Kafka asks for a model that passes its gate, but not a flight number it never saw")
@@ -153,7 +155,6 @@ class Demo:
 
     def _deliver(self, run: Run, expected: str) -> None:
         """Follow a retrain run and the rollout that its candidate starts."""
-        has_champion = any(r.outcome == "promoted" for r in self.ledger.rollouts(DELIVERY))
         ended = self._follow(run)
         if ended.state != "success":
             raise DataError(f"{run.dag_id} {run.run_id} failed; read its log at {self.cfg.url('airflow')}")
@@ -164,7 +165,7 @@ class Demo:
         version = f"{DELIVERY}-v{bundle['version']}"
         self._trained(version, bundle, trained)
         self.story.gated(gate)
-        if has_champion:  # of an earlier demonstration: a rollout beside it needs traffic
+        if self._champion():  # of an earlier demonstration: a rollout beside it needs traffic
             self._start_traffic()
         rollout = self._until("the rollout to start", lambda: self._partition(f"rollout__{DELIVERY}", version), 120)
         self._follow(rollout)
@@ -174,6 +175,10 @@ class Demo:
         self.story.delivered(delivered)
         if delivered["outcome"] != expected:
             raise DataError(f"{delivered['version']} was {delivered['outcome']}, not {expected}: {delivered['reason']}")
+        self._start_traffic()
+
+    def _champion(self) -> str | None:
+        return champion_after(self.ledger.rollouts(DELIVERY))
 
     def _follow(self, run: Run) -> Run:
         """Show each task of a run as it ends, until the run has ended."""
@@ -282,6 +287,14 @@ class Demo:
                 raise Unavailable(f"waited {timeout_s:.0f} s for {what}; see {self.cfg.url('airflow')} and var/logs")
             time.sleep(1.0)  # Airflow's API has no way to await a state
         return value
+
+
+def champion_after(rollouts: Sequence[Rollout]) -> str | None:
+    """Return the version that past rollouts (the newest first) left in production, or None before the first one."""
+    for past in rollouts:
+        if past.outcome is not None:
+            return past.champion if past.outcome == "rolled_back" else past.candidate
+    return None
 
 
 def _first(events: list[Event], kind: str) -> float | None:
