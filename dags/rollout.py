@@ -10,7 +10,7 @@ from airflow.sdk import DAG, PartitionedAssetTimetable, TaskGroup, chain
 
 from operators.deliveries import valid_deliveries
 from operators.documentation import ROLLOUT, version_param
-from operators.rollout import BeginOperator, PromoteOperator, ShiftOperator, StageSensor, percent, rollout_id
+from operators.rollout import BeginOperator, PromoteOperator, ShiftOperator, StageSensor, rollout_id
 from operators.support import candidate_asset
 from tidegate.units import utc
 
@@ -32,7 +32,7 @@ for spec in valid_deliveries():
         promote = PromoteOperator(task_id="promote", delivery=name, begin_task="begin", trigger_rule="none_failed")
         steps = [begin]
         for position, stage in enumerate(spec.rollout.stages):
-            with TaskGroup(group_id=f"stage_{percent(stage.weight)}"):
+            with TaskGroup(group_id=f"stage_{stage.name}"):
                 shift = ShiftOperator(task_id="shift", delivery=name, begin_task="begin", stage=position)
                 watch = StageSensor(
                     task_id="watch", delivery=name, begin_task="begin", stage=position, shift_task=shift.task_id

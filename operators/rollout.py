@@ -40,7 +40,7 @@ class BeginOperator(BaseOperator):
         with stage_errors():
             hands = the_hands(self.delivery)
             candidate = self._candidate(context)
-            weights = [percent(stage.weight) for stage in spec.rollout.stages]
+            weights = [stage.percent for stage in spec.rollout.stages]
             own = rollout_id(run.dag_id, run.run_id)
             rollout, lease = actions.begin(hands, self.delivery, candidate, own, own, weights, actor)
             actions.deploy(hands, rollout.id, lease, actor)
@@ -87,7 +87,7 @@ class ShiftOperator(_StageOperator):
 
         rollout, lease = self.begun(context)
         run = context["dag_run"]
-        weight = percent(the_delivery(self.delivery).rollout.stages[self.stage].weight)
+        weight = the_delivery(self.delivery).rollout.stages[self.stage].percent
         with stage_errors():
             split = actions.shift(the_hands(self.delivery), rollout.id, lease, weight, f"{run.dag_id} {run.run_id}")
         self.log.info("%s", dict(split.weights))
@@ -163,8 +163,3 @@ def begun(context: Any, begin_task: str) -> tuple[Rollout, Lease]:
 def rollout_id(dag_id: str, run_id: str) -> str:
     """Return the id of a run's rollout, unique over deliveries; also the holder of its lease."""
     return f"{dag_id}/{run_id}"
-
-
-def percent(share: float) -> int:
-    """Return a share as whole percent, as the proxy takes it."""
-    return round(share * 100)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tidegate.units import Factor, Rate, Seconds, Share, WindowLength, cron_of
 from tidegate.yamlfile import SpecProblems, YamlFile
 
+_HEADER = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
 Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters, digits and underscores")
 
 
@@ -124,57 +125,143 @@ class GateSpec(Spec):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+class Sticky(Spec):
+    """What keeps a caller on one version while weights stand still: the value of a header, or of a cookie."""
+
+    header: str | None = Field(default=None, pattern=_HEADER)
+    cookie: str | None = Field(default=None, pattern=_HEADER)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.header is None) == (self.cookie is None):
+            raise ValueError("name exactly one of header, cookie Remedy: keep the one that identifies the caller")
+        return self
+
+
 class ServeSpec(Spec):
     """What serves and what moves traffic."""
 
     server: Literal["triton"] = "triton"
     traffic: Literal["envoy"] = "envoy"
     keep: int = Field(default=3, ge=1, description="bundles kept for a way back")
+    sticky: Sticky | None = Field(default=None, description="default: each request falls by itself")
+    pin: str | None = Field(
+        default=None, pattern=_HEADER, description="header by which a tester asks for one version, as flights-v3"
+    )
 
 
 class Stage(Spec):
-    """One step of a rollout."""
+    """One step of a rollout: a share of live traffic, or a mirror of it whose answers nobody gets."""
 
-    weight: Share = Field(gt=0)
+    weight: Share | None = Field(default=None, gt=0)
+    mirror: Share | None = Field(default=None, gt=0, description="of live requests, also sent to the candidate")
     requests: int = Field(ge=1, description="the candidate's minimum requests in this stage")
     at_least: Seconds = Field(default=5.0, description="the stage's minimum time")
+    at_most: Seconds | None = Field(default=None, description="its maximum time; default: what the deadline leaves")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.weight is None) == (self.mirror is None):
+            raise ValueError("a stage has exactly one of weight, mirror Remedy: keep one of them")
+        if self.at_most is not None and self.at_most < self.at_least:
+            raise ValueError(
+                f"at_most {self.at_most:g} s is less than at_least {self.at_least:g} s Remedy: raise at_most"
+            )
+        return self
+
+    @property
+    def percent(self) -> int:
+        """The candidate's share of live traffic in whole percent; 0 while it is mirrored."""
+        return round(100 * self.weight) if self.weight is not None else 0
+
+    @property
+    def mirror_percent(self) -> int:
+        """The share of live requests that the candidate gets a copy of, in whole percent."""
+        return round(100 * self.mirror) if self.mirror is not None else 0
+
+    @property
+    def name(self) -> str:
+        """The stage's name in tasks and logs: 10, or mirror_100."""
+        return str(self.percent) if self.weight is not None else f"mirror_{self.mirror_percent}"
+
+    @property
+    def share(self) -> float:
+        """The share of live requests that reach the candidate, mirrored or not."""
+        return self.weight if self.weight is not None else self.mirror or 0.0
 
 
 class Limits(Spec):
-    """Absolute limits that a candidate may never pass."""
+    """Guardrails: what a candidate may never pass, whatever the champion does."""
 
     errors: Share = 0.01
     p99: Seconds = 0.1
 
 
 class VersusChampion(Spec):
-    """How many times worse than the champion, on the same seconds, a candidate may be."""
+    """How many times worse than the champion, on the same seconds, a candidate may be: the margin of its alarms."""
 
     errors: Factor = 1.5
     p99: Factor = 1.25
 
 
+class NonInferior(Spec):
+    """What must be shown, not merely not refuted, before a candidate gets all traffic: it is hardly worse."""
+
+    errors: Share = Field(default=0.01, description="failed answers may be this much above the champion's share")
+    slow: Share = Field(default=0.05, description="likewise the answers slower than nine in ten of the champion's")
+    confidence: Share = Field(default=0.95, ge=0.5, lt=1)
+
+
 class RolloutSpec(Spec):
-    """The stages of a rollout and what stops it."""
+    """The stages of a rollout, what stops it, and what it must show."""
 
     stages: list[Stage] = Field(
         default_factory=lambda: [
-            Stage(weight=0.1, requests=2000),
-            Stage(weight=0.5, requests=5000),
-            Stage(weight=1.0, requests=5000),
+            Stage(weight=0.1, requests=2000, at_least=60),
+            Stage(weight=0.5, requests=5000, at_least=60),
+            Stage(weight=1.0, requests=5000, at_least=60),
         ],
         min_length=1,
     )
     limits: Limits = Limits()
     versus_champion: VersusChampion = VersusChampion()
-    deadline: Seconds = Field(default=1800.0, description="of one stage: what has not passed by then is rolled back")
-    lease: Seconds = Field(default=60.0, description="expiry of the right to move traffic; renewed while watched")
+    non_inferior: NonInferior = NonInferior()
+    false_alarms: Share = Field(
+        default=0.01, gt=0, le=0.2, description="chance that an equally good candidate is aborted in a whole rollout"
+    )
+    bake: Seconds = Field(default=600.0, description="how long it holds 100% before the champion's server goes")
+    deadline: Seconds = Field(default=3600.0, description="of the whole rollout, before its bake; then rolled back")
+    no_data: Seconds = Field(default=120.0, description="without figures for so long, it is rolled back")
+    traffic: Rate | None = Field(default=None, description="expected live requests; lets `check` do the sums")
+    lease: Seconds = Field(default=15.0, gt=0, description="expiry of the right to move traffic; renewed while watched")
 
     @model_validator(mode="after")
     def _rises_to_all(self) -> Self:
-        weights = [stage.weight for stage in self.stages]
-        if weights != sorted(set(weights)) or weights[-1] != 1.0:
-            raise ValueError("the stages' weights must rise and end at 100% Remedy: order them, as in 10%, 50%, 100%")
+        weights = [stage.percent for stage in self.stages]
+        weighted = [weight for weight in weights if weight]
+        if weights != sorted(weights) or weighted != sorted(set(weighted)) or weights[-1] != 100:
+            shown = ", ".join(f"{weight}%" for weight in weights)
+            raise ValueError(
+                f"the stages' weights {shown} must rise and end at 100%, mirrors first "
+                "Remedy: order them, as in mirror, 10%, 50%, 100%"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        least = sum(stage.at_least for stage in self.stages)
+        if least > self.deadline:
+            raise ValueError(
+                f"the stages take {least:g} s at least, the deadline is {self.deadline:g} s Remedy: raise the deadline"
+            )
+        for stage in self.stages if self.traffic else ():
+            time = min(stage.at_most or self.deadline, self.deadline)
+            seconds = stage.requests / (stage.share * (self.traffic or 1.0))
+            if seconds > time:
+                raise ValueError(
+                    f"stage {stage.name} asks for {stage.requests} requests; at {self.traffic:g}/s they take "
+                    f"{seconds:.0f} s, its time is {time:g} s Remedy: ask for fewer, or give it more time"
+                )
         return self
 
 

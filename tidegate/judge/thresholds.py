@@ -63,7 +63,7 @@ def _judge(
     waiting = _unready(stage, candidate, elapsed_s, now)
     if waiting:
         return _verdict("hold", waiting, checks, candidate, champion)
-    if stage.weight >= 1.0:
+    if stage.percent == 100:
         note = "all traffic is the candidate's, so there is no champion beside it"
     else:
         unknown = _unknown_champion(champion, now)

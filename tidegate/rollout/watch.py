@@ -45,15 +45,15 @@ def look(
         now: Unix seconds.
     """
     split = hands.traffic.read(rollout.delivery)
-    if split.weights.get(rollout.candidate, 0) != round(stage.weight * 100):
+    if split.weights.get(rollout.candidate, 0) != stage.percent:
         share = split.weights.get(rollout.candidate, 0)
-        taken = f"{rollout.candidate} has {share}% instead of {stage.weight:.0%}: {split.cause}"
+        taken = f"{rollout.candidate} has {share}% instead of {stage.percent}%: {split.cause}"
         return Verdict(decision="fail", reason=taken)
     counts = _counts(metrics, rollout, since, now)
     champion = counts.get(rollout.champion) if rollout.champion else None
     verdict = judge(stage, spec, counts.get(rollout.candidate), champion, now - since, now)
     if verdict.decision == "fail":
-        abort_rollout(hands, rollout.id, rollout.delivery, f"judge at {stage.weight:.0%}", verdict.reason)
+        abort_rollout(hands, rollout.id, rollout.delivery, f"judge at {stage.percent}%", verdict.reason)
         return verdict
     try:
         hands.ledger.renew(lease, hands.ttl_s)

@@ -11,7 +11,10 @@ NOW = 1_000.0
 STAGE = Stage(weight=0.1, requests=200, at_least=5.0)
 ALL = Stage(weight=1.0, requests=200, at_least=5.0)
 SPEC = RolloutSpec(
-    limits=Limits(errors=0.01, p99=0.25), versus_champion=VersusChampion(errors=1.5, p99=2.0), deadline=60
+    stages=[STAGE, ALL],
+    limits=Limits(errors=0.01, p99=0.25),
+    versus_champion=VersusChampion(errors=1.5, p99=2.0),
+    deadline=60,
 )
 
 
