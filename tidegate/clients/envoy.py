@@ -112,6 +112,7 @@ class EnvoyTraffic:
 
         Raises:
             Conflict: see Traffic.unroute; after the limit the version keeps its cluster, and nothing is cut.
+            Unavailable: Envoy's admin port does not answer, so nobody knows whether requests are on their way.
         """
         drains = self.admin is not None
         split = self._change(delivery, lambda old: unrouted(delivery, old, name, drains), removes=True)
@@ -147,17 +148,15 @@ class EnvoyTraffic:
     def _drain(self, delivery: str, name: str) -> None:
         own = {name, resources.pinned(name)}
         self._until(lambda: not own & self._shown(resources.reached, delivery), f"still has a route to {name}")
-        until = time.monotonic() + self._drain_s
-        quiet_since = time.monotonic()
-        while time.monotonic() < quiet_since + _QUIET_S:
+        begun = quiet_since = time.monotonic()
+        while (now := time.monotonic()) < quiet_since + _QUIET_S:
             active = self._active(own)
-            if active:
-                quiet_since = time.monotonic()
-            if time.monotonic() > until:
+            if active and now > begun + self._drain_s:
                 raise Conflict(
                     f"{active} requests to {name} of {delivery} have not ended {self._drain_s:g} s after its last "
                     "route went; its server must stay: try again"
                 )
+            quiet_since = time.monotonic() if active else quiet_since
             time.sleep(_POLL_S)  # Envoy announces no end: its admin port has to be asked again
 
     def _active(self, clusters: set[str]) -> int:

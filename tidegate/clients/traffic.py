@@ -35,6 +35,8 @@ class Routing:
         for use, name in (("header", self.sticky_header), ("cookie", self.sticky_cookie), ("header", self.pin_header)):
             if name is not None and not _TOKEN.fullmatch(name):
                 raise DataError(f"{name!r} cannot be the name of a {use}: use letters, digits and hyphens")
+            if name is not None and name.lower().startswith("x-envoy-"):
+                raise DataError(f"{name!r} cannot be used: the proxy removes x-envoy-* from requests; take another name")
 
 
 @dataclass(frozen=True)

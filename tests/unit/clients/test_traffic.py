@@ -95,6 +95,11 @@ def test_a_name_that_no_header_or_cookie_can_have_is_refused(field, name):
         Routing(**{field: name})
 
 
+def test_a_header_that_the_proxy_removes_is_refused():
+    with pytest.raises(DataError, match="the proxy removes x-envoy-"):
+        Routing(pin_header="X-Envoy-Pin")
+
+
 def test_a_version_drains_until_its_last_answer_and_may_come_back_before(traffic):
     split = traffic.read("flights")
     address = split.endpoints[TWO]
