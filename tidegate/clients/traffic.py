@@ -36,7 +36,9 @@ class Routing:
             if name is not None and not _TOKEN.fullmatch(name):
                 raise DataError(f"{name!r} cannot be the name of a {use}: use letters, digits and hyphens")
             if name is not None and name.lower().startswith("x-envoy-"):
-                raise DataError(f"{name!r} cannot be used: the proxy removes x-envoy-* from requests; take another name")
+                raise DataError(
+                    f"{name!r} cannot be used: the proxy removes x-envoy-* from requests; take another name"
+                )
 
 
 @dataclass(frozen=True)
