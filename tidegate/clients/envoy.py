@@ -2,36 +2,40 @@
 
 The splits themselves are kept in `state.json` in the folder `traffic` beside the watched one, changed under a file
 lock. Files are written aside there and moved into the watched folder, so that Envoy reads each whole or not at all.
-A cluster is known before a route names it, and a route is gone before its cluster is.
-
-Format: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/route/v3/route_components.proto
+Each names the state that it was made from: where a writer was killed in between, whoever reads or writes next sees
+that and finishes its work. A cluster is known before a route names it, and a route is gone before its cluster is.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-import tempfile
+import re
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
-from tidegate.clients.traffic import Split, reweighed, routed, unrouted
+from tidegate.clients import envoy_resources as resources
+from tidegate.clients.traffic import Routing, Split, drained, reweighed, routed, unrouted
 from tidegate.errors import Conflict, DataError, SpecError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-_ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-_CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-_TIMEOUT = "10s"
+_Said = TypeVar("_Said")
+_STATE = "state.json"
+_FILES = {"cds.yaml": resources.clusters, "rds.yaml": resources.routes}  # in the order in which things are added
+_log = logging.getLogger(__name__)
 _POLL_S = 0.02
 _ADMIN_TIMEOUT_S = 2.0
+_QUIET_S = resources.RETRY_PAUSE_S + 0.05  # a request between two tries is in no figure of Envoy's
 
 
 class EnvoyTraffic:
@@ -39,14 +43,18 @@ class EnvoyTraffic:
 
     Args:
         xds: the folder that Envoy watches.
-        admin: address of Envoy's admin port, as http://127.0.0.1:9901; needed for `applied` and `confirm` only.
-        within_s: how long `confirm` waits for Envoy to serve a change.
+        admin: address of Envoy's admin port, as http://127.0.0.1:9901; without one `route` and `unroute` wait for
+            nothing, and `applied` and `confirm` cannot be used.
+        within_s: how long to wait for Envoy to serve a change, seconds.
+        drain_s: how long `unroute` waits for the last requests of a version, seconds. Envoy ends a request 10 s
+            after it has it whole, and one that is not whole after 15 s; so 30 s are enough for any.
     """
 
-    def __init__(self, xds: Path, admin: str | None = None, within_s: float = 5.0):
+    def __init__(self, xds: Path, admin: str | None = None, within_s: float = 5.0, drain_s: float = 30.0):
         self.xds = xds
         self.admin = admin
         self._within_s = within_s
+        self._drain_s = drain_s
         self._home = xds.parent / "traffic"
         self._http: httpx.Client | None = None
 
@@ -55,8 +63,13 @@ class EnvoyTraffic:
         return sorted(self._load())
 
     def read(self, delivery: str) -> Split:
-        """See Traffic.read."""
-        return self._load().get(delivery, Split())
+        """See Traffic.read; finishes the work of a writer that was killed before Envoy's files were written."""
+        splits = self._load()
+        if not self._placed(splits):
+            with self._locked():
+                splits = self._load()
+                self._finish(splits)
+        return splits.get(delivery, Split())
 
     def write(
         self,
@@ -67,11 +80,14 @@ class EnvoyTraffic:
         expected: int,
         fence: int,
         cause: str = "",
+        mirrors: Mapping[str, int] | None = None,
     ) -> Split:
         """See Traffic.write."""
-        return self._change(delivery, lambda old: reweighed(delivery, old, weights, champion, expected, fence, cause))
+        return self._change(
+            delivery, lambda old: reweighed(delivery, old, weights, champion, expected, fence, cause, mirrors)
+        )
 
-    def route(self, delivery: str, name: str, address: str) -> Split:
+    def route(self, delivery: str, name: str, address: str, routing: Routing | None = None) -> Split:
         """See Traffic.route; with an admin address, return once Envoy knows the server.
 
         Envoy reads its two files in no fixed order: a share given before it knows the cluster would answer 503.
@@ -82,21 +98,34 @@ class EnvoyTraffic:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise DataError(f"address {address!r} of {name} is not host:port")
-        split = self._change(delivery, lambda old: routed(old, name, address))
+        split = self._change(delivery, lambda old: routed(old, name, address, routing))
         if self.admin is not None:
-            self._until(lambda: f"{name}::{address}::" in self._ask("/clusters").text, f"does not know {name}")
+            wanted = set(resources.addresses({delivery: split}).items())
+            self._until(lambda: wanted <= self._known(), f"does not know {name}")
         return split
 
     def unroute(self, delivery: str, name: str) -> Split:
-        """See Traffic.unroute."""
-        return self._change(delivery, lambda old: unrouted(delivery, old, name), removes=True)
+        """See Traffic.unroute; with an admin address, return once no request is on its way to the version.
+
+        Its routes go first, then its last requests are awaited, then its cluster goes. Versions whose draining was
+        broken off before (the caller was killed, the limit passed) are finished as well.
+
+        Raises:
+            Conflict: see Traffic.unroute; after the limit the version keeps its cluster, and nothing is cut.
+            Unavailable: Envoy's admin port does not answer, so nobody knows whether requests are on their way.
+        """
+        drains = self.admin is not None
+        split = self._change(delivery, lambda old: unrouted(delivery, old, name, drains), removes=True)
+        if drains:
+            for leaving in split.draining:
+                self._drain(delivery, leaving)
+                split = self._change(delivery, partial(drained, name=leaving))
+        return split
 
     def reapply(self) -> None:
         """See Proxy.reapply."""
         with self._locked():
-            splits = self._load()
-            self._place("cds.yaml", clusters(splits))
-            self._place("rds.yaml", routes(splits))
+            self._place(self._load())
 
     def applied(self, delivery: str) -> dict[str, int]:
         """Return the weights that Envoy serves now, by version; empty for a delivery without a route.
@@ -104,16 +133,47 @@ class EnvoyTraffic:
         Raises:
             Unavailable: Envoy's admin port does not answer.
         """
-        answer = self._ask("/config_dump?resource=dynamic_route_configs")
-        try:
-            return served(answer.json(), delivery)
-        except (ValueError, KeyError) as error:
-            raise Unavailable(f"Envoy's admin port at {self.admin} gave no route configuration ({error!r})") from error
+        return self._shown(resources.served, delivery)
 
-    def confirm(self, delivery: str, weights: Mapping[str, int]) -> None:
+    def confirm(self, delivery: str, weights: Mapping[str, int], mirrors: Mapping[str, int] | None = None) -> None:
         """See Proxy.confirm."""
         wanted = {name: weight for name, weight in weights.items() if weight > 0}
         self._until(lambda: self.applied(delivery) == wanted, f"does not serve {delivery} as {wanted}")
+        if mirrors is not None:
+            shares = dict(mirrors)
+            self._until(
+                lambda: self._shown(resources.mirrored, delivery) == shares, f"does not mirror {delivery} as {shares}"
+            )
+
+    def _drain(self, delivery: str, name: str) -> None:
+        own = {name, resources.pinned(name)}
+        self._until(lambda: not own & self._shown(resources.reached, delivery), f"still has a route to {name}")
+        begun = quiet_since = time.monotonic()
+        while (now := time.monotonic()) < quiet_since + _QUIET_S:
+            active = self._active(own)
+            if active and now > begun + self._drain_s:
+                raise Conflict(
+                    f"{active} requests to {name} of {delivery} have not ended {self._drain_s:g} s after its last "
+                    "route went; its server must stay: try again"
+                )
+            quiet_since = time.monotonic() if active else quiet_since
+            time.sleep(_POLL_S)  # Envoy announces no end: its admin port has to be asked again
+
+    def _active(self, clusters: set[str]) -> int:
+        either = "|".join(re.escape(name) for name in sorted(clusters))
+        wanted = quote(rf"^cluster\.({either})\.upstream_rq_(pending_)?active$")
+        figures = self._ask(f"/stats?filter={wanted}").text.split("\n")
+        return sum(int(line.rpartition(":")[2]) for line in figures if line)
+
+    def _known(self) -> set[tuple[str, ...]]:
+        return {tuple(line.split("::", 2)[:2]) for line in self._ask("/clusters").text.splitlines()}
+
+    def _shown(self, said: Callable[[Mapping[str, Any], str], _Said], delivery: str) -> _Said:
+        answer = self._ask("/config_dump?resource=dynamic_route_configs")
+        try:
+            return said(answer.json(), delivery)
+        except (ValueError, KeyError) as error:
+            raise Unavailable(f"Envoy's admin port at {self.admin} gave no route configuration ({error!r})") from error
 
     def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
         until = time.monotonic() + self._within_s
@@ -143,33 +203,44 @@ class EnvoyTraffic:
             old = splits.get(delivery, Split())
             new = change(old)
             if new is old:
+                self._finish(splits)
                 return old
             splits[delivery] = new
-            self._replace(
-                self._home / "state.json", json.dumps({name: asdict(s) for name, s in splits.items()}, indent=1)
-            )
-            for name, resources in _in_order(splits, removes):
-                self._place(name, resources)
+            self._replace(self._home / _STATE, resources.to_json(splits))
+            self._place(splits, removes)
             return new
 
     def _load(self) -> dict[str, Split]:
+        path = self._home / _STATE
         try:
-            stored = json.loads((self._home / "state.json").read_text(encoding="utf-8"))
+            return resources.from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise DataError(
-                f"{self._home / 'state.json'} is not JSON ({error}); restore it, or roll out anew"
-            ) from error
-        return {name: Split(**split) for name, split in stored.items()}
+            raise DataError(f"{path} is not JSON of splits ({error}); restore it, or roll out anew") from error
 
-    def _place(self, name: str, resources: dict[str, Any]) -> None:
-        self._replace(self.xds / name, json.dumps(resources, indent=1))  # JSON is YAML, and written ten times as fast
+    def _placed(self, splits: Mapping[str, Split]) -> bool:
+        """Whether both files were made from just these splits; a file that someone edited since still counts."""
+        marked = f'"version_info": "{resources.version_of(splits)}"'
+        try:
+            return not splits or all(marked in (self.xds / name).read_text(encoding="utf-8") for name in _FILES)
+        except FileNotFoundError:
+            return False
+
+    def _finish(self, splits: Mapping[str, Split]) -> None:
+        if not self._placed(splits):
+            _log.warning("Envoy's files in %s are older than the recorded traffic: writing them again", self.xds)
+            self._place(splits)
+
+    def _place(self, splits: Mapping[str, Split], removes: bool = False) -> None:
+        for name in reversed(_FILES) if removes else _FILES:
+            made = _FILES[name](splits)
+            self._replace(self.xds / name, json.dumps(made, indent=1))  # JSON is YAML, and written ten times as fast
 
     def _replace(self, target: Path, text: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=self._home, prefix=".", suffix=f".{target.name}")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        aside = self._home / f".{target.name}"  # whoever holds the lock is the only one to write it
+        with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -181,74 +252,3 @@ class EnvoyTraffic:
         with (self._home / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def routes(splits: Mapping[str, Split]) -> dict[str, Any]:
-    """Return Envoy's routes: one per delivery with traffic, by the path prefix of its model; pure."""
-    shown = [_route(delivery, split) for delivery, split in sorted(splits.items()) if any(split.weights.values())]
-    host = {"name": "deliveries", "domains": ["*"], "routes": shown}
-    table = {"@type": _ROUTE, "name": "tidegate", "virtual_hosts": [host]}
-    return {"version_info": _version(splits), "resources": [table]}
-
-
-def clusters(splits: Mapping[str, Split]) -> dict[str, Any]:
-    """Return Envoy's clusters: one per routed version; pure."""
-    endpoints = {name: where for split in splits.values() for name, where in split.endpoints.items()}
-    resources = [_cluster(name, where) for name, where in sorted(endpoints.items())]
-    return {"version_info": _version(splits), "resources": resources}
-
-
-def served(dump: Mapping[str, Any], delivery: str) -> dict[str, int]:
-    """Return the weights of a delivery in an answer of /config_dump?resource=dynamic_route_configs; pure."""
-    tables = (entry.get("route_config", {}) for entry in dump.get("configs", []))
-    for table in tables:
-        for host in table.get("virtual_hosts", []):
-            for route in host.get("routes", []):
-                if route.get("match", {}).get("prefix") == _prefix(delivery):
-                    shares = route["route"]["weighted_clusters"]["clusters"]
-                    return {share["name"]: int(share["weight"]) for share in shares}
-    return {}
-
-
-def _route(delivery: str, split: Split) -> dict[str, Any]:
-    shares = [
-        {
-            "name": name,
-            "weight": weight,
-            "response_headers_to_add": [{"header": {"key": "x-tidegate-version", "value": name}}],
-        }
-        for name, weight in sorted(split.weights.items())
-        if weight > 0
-    ]
-    return {
-        "match": {"prefix": _prefix(delivery)},
-        "route": {"weighted_clusters": {"clusters": shares}, "timeout": _TIMEOUT},
-    }
-
-
-def _cluster(name: str, address: str) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
-    socket = {"socket_address": {"address": host, "port_value": int(port)}}
-    return {
-        "@type": _CLUSTER,
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "0.25s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket}}]}],
-        },
-    }
-
-
-def _in_order(splits: Mapping[str, Split], removes: bool) -> list[tuple[str, dict[str, Any]]]:
-    files = [("cds.yaml", clusters(splits)), ("rds.yaml", routes(splits))]
-    return files[::-1] if removes else files
-
-
-def _prefix(delivery: str) -> str:
-    return f"/v2/models/{delivery}/"
-
-
-def _version(splits: Mapping[str, Split]) -> str:
-    return str(sum(split.revision for split in splits.values()))

@@ -1,7 +1,9 @@
 import json
+import os
 import socket
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tidegate.clients import envoy
-from tidegate.clients.envoy import EnvoyTraffic, clusters, routes, served
-from tidegate.clients.traffic import FakeTraffic, Split
+from tidegate.clients.envoy import EnvoyTraffic
+from tidegate.clients.envoy_resources import addresses, clusters, from_json, mirrored, reached, routes, served, to_json
+from tidegate.clients.traffic import FakeTraffic, Routing, Split
 from tidegate.errors import Conflict, DataError, LeaseLost, SpecError, TidegateError, Unavailable
 
 NAMES = ("flights-v1", "flights-v2", "flights-v3")
@@ -31,7 +33,7 @@ def table(traffic, name):
     return yaml.safe_load((traffic.xds / name).read_text())
 
 
-def test_a_split_is_rendered_with_a_header_that_names_the_version(traffic):
+def test_a_split_is_rendered_with_the_candidate_first_and_a_header_that_names_the_version(traffic):
     traffic.write("flights", {"flights-v1": 90, "flights-v2": 10}, champion="flights-v1", expected=3, fence=1)
     config = table(traffic, "rds.yaml")["resources"][0]
     assert config["name"] == "tidegate"
@@ -39,18 +41,93 @@ def test_a_split_is_rendered_with_a_header_that_names_the_version(traffic):
     (route,) = host["routes"]
     assert host["domains"] == ["*"]
     assert route["match"] == {"prefix": "/v2/models/flights/"}
-    assert route["route"]["weighted_clusters"]["clusters"] == [
-        {
-            "name": "flights-v1",
-            "weight": 90,
-            "response_headers_to_add": [{"header": {"key": "x-tidegate-version", "value": "flights-v1"}}],
-        },
-        {
-            "name": "flights-v2",
-            "weight": 10,
-            "response_headers_to_add": [{"header": {"key": "x-tidegate-version", "value": "flights-v2"}}],
-        },
-    ]
+    assert route["route"]["weighted_clusters"] == {
+        "clusters": [
+            {"name": name, "weight": weight, "response_headers_to_add": [version_header(name)]}
+            for name, weight in (("flights-v2", 10), ("flights-v1", 90))
+        ]
+    }
+    assert route["route"]["hash_policy"] == route["route"]["request_mirror_policies"] == []
+
+
+def version_header(name):
+    return {
+        "header": {"key": "x-tidegate-version", "value": name},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+
+
+def shown(split):
+    return routes({"flights": split})["resources"][0]["virtual_hosts"][0]["routes"]
+
+
+SPLIT = Split(
+    weights={"flights-v1": 100, "flights-v2": 0},
+    champion="flights-v1",
+    endpoints={"flights-v1": "127.0.0.1:9001", "flights-v2": "127.0.0.1:9002"},
+)
+
+
+@pytest.mark.parametrize(
+    ("routing", "policy"),
+    [
+        (Routing(sticky_header="x-user"), [{"header": {"header_name": "x-user"}, "terminal": True}]),
+        (Routing(sticky_cookie="session"), [{"cookie": {"name": "session"}}]),
+        (
+            Routing(sticky_header="x-user", sticky_cookie="session"),
+            [{"header": {"header_name": "x-user"}, "terminal": True}, {"cookie": {"name": "session"}}],
+        ),
+    ],
+)
+def test_sticky_callers_are_hashed_and_get_no_cookie_from_the_proxy(routing, policy):
+    (route,) = shown(replace(SPLIT, routing=routing))
+    assert route["route"]["weighted_clusters"]["use_hash_policy"] is True
+    assert route["route"]["hash_policy"] == policy
+
+
+def test_a_pin_has_a_cluster_of_its_own_and_an_unknown_one_an_answer_before_the_shares():
+    split = replace(SPLIT, routing=Routing(pin_header="x-pin"))
+    one, two, unknown, shares = shown(split)
+    for route, name in ((one, "flights-v1"), (two, "flights-v2")):
+        assert route["match"]["headers"] == [{"name": "x-pin", "string_match": {"exact": name}}]
+        assert route["route"]["cluster"] == f"{name}-pinned"
+        assert route["response_headers_to_add"] == [version_header(name)]
+    assert unknown["match"]["headers"] == [{"name": "x-pin", "present_match": True}]
+    assert unknown["direct_response"]["status"] == 404
+    assert "routed: flights-v1, flights-v2" in unknown["direct_response"]["body"]["inline_string"]
+    assert "headers" not in shares["match"]
+    assert addresses({"flights": split}) == {
+        "flights-v1": "127.0.0.1:9001",
+        "flights-v1-pinned": "127.0.0.1:9001",
+        "flights-v2": "127.0.0.1:9002",
+        "flights-v2-pinned": "127.0.0.1:9002",
+    }
+
+
+def test_every_route_to_a_version_ends_after_10_s_and_tries_again_only_what_was_never_sent():
+    for route in shown(replace(SPLIT, routing=Routing(pin_header="x-pin"))):
+        if "direct_response" not in route:
+            assert route["route"]["timeout"] == "10s"
+            assert route["route"]["retry_policy"]["retry_on"] == "connect-failure"
+            assert route["route"]["retry_policy"]["num_retries"] == 3
+
+
+def test_a_draining_version_keeps_its_clusters_and_has_no_route():
+    split = replace(SPLIT, routing=Routing(pin_header="x-pin"), draining={"flights-v0": "127.0.0.1:9000"})
+    dump = {"configs": [{"route_config": routes({"flights": split})["resources"][0]}]}
+    assert reached(dump, "flights") == {"flights-v1", "flights-v1-pinned", "flights-v2-pinned"}
+    assert {"flights-v0", "flights-v0-pinned"} <= {made["name"] for made in clusters({"flights": split})["resources"]}
+
+
+def test_a_state_of_an_older_tidegate_is_read_and_one_of_this_is_read_as_written():
+    old = {"weights": {"a": 100}, "champion": "a", "revision": 3, "fence": 2, "endpoints": {"a": "h:1"}, "cause": "x"}
+    read = from_json(json.dumps({"flights": old}))["flights"]
+    assert read == Split({"a": 100}, "a", 3, 2, {"a": "h:1"}, "x")
+    assert (read.routing, read.mirrors, read.draining) == (Routing(), {}, {})
+    full = replace(
+        SPLIT, routing=Routing("x-user", "session", "x-pin"), mirrors={"flights-v2": 7}, draining={"d": "h:2"}
+    )
+    assert from_json(to_json({"flights": full})) == {"flights": full}
 
 
 def test_a_cluster_is_a_fixed_loopback_address_with_a_short_connect_timeout(traffic):
@@ -70,6 +147,7 @@ def test_the_served_split_is_read_from_envoys_dump(traffic):
     config = table(traffic, "rds.yaml")["resources"][0]
     dump = {"configs": [{"route_config": config}]}
     assert served(dump, "flights") == {"flights-v1": 100}
+    assert mirrored(dump, "flights") == {}
     assert served(dump, "other") == {}
     assert served({}, "flights") == {}
 
@@ -110,16 +188,16 @@ def test_a_version_with_traffic_or_the_champion_keeps_its_route(traffic, name):
 
 def test_a_cluster_is_known_before_its_route_and_leaves_after_it(traffic, monkeypatch):
     order = []
-    place = EnvoyTraffic._place
+    put = EnvoyTraffic._replace
 
-    def spy(self, name, resources):
-        order.append(name)
-        place(self, name, resources)
+    def spy(self, target, text):
+        order.append(target.name)
+        put(self, target, text)
 
-    monkeypatch.setattr(envoy.EnvoyTraffic, "_place", spy)
+    monkeypatch.setattr(EnvoyTraffic, "_replace", spy)
     traffic.route("flights", "flights-v3", "127.0.0.1:9003")
     traffic.unroute("flights", "flights-v3")
-    assert order == ["cds.yaml", "rds.yaml", "rds.yaml", "cds.yaml"]
+    assert order == ["state.json", "cds.yaml", "rds.yaml", "state.json", "rds.yaml", "cds.yaml"]
 
 
 def test_nothing_but_whole_files_ever_appears_in_the_watched_folder(traffic):
@@ -140,10 +218,62 @@ def test_lost_files_are_written_again_from_the_state(traffic):
     assert table(traffic, "rds.yaml")["resources"][0]["virtual_hosts"][0]["routes"]
 
 
-def test_a_damaged_state_file_is_named(traffic):
-    (traffic.xds.parent / "traffic" / "state.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[1]", '{"flights": {"unheard_of": 1}}', '{"flights": 1}'])
+def test_a_damaged_state_file_is_named(traffic, text):
+    (traffic.xds.parent / "traffic" / "state.json").write_text(text)
     with pytest.raises(DataError, match=r"state\.json is not JSON"):
         traffic.read("flights")
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+CHANGES = {
+    "a new weight": lambda traffic: traffic.write(
+        "flights", {"flights-v2": 100}, champion="flights-v1", expected=3, fence=1, mirrors={"flights-v2": 5}
+    ),
+    "a new version": lambda traffic: traffic.route("flights", "flights-v3", "127.0.0.1:9003"),
+    "a version that goes": lambda traffic: traffic.unroute("flights", "flights-v2"),
+}
+MENDERS = {
+    "a reader": lambda traffic: traffic.read("flights"),
+    "a writer of nothing new": lambda traffic: traffic.route("flights", "flights-v1", "127.0.0.1:9001"),
+    "a writer of another delivery": lambda traffic: traffic.route("other", "other-v1", "127.0.0.1:9009"),
+    "reapply": lambda traffic: traffic.reapply(),
+}
+
+
+@pytest.mark.parametrize("mender", MENDERS)
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("step", range(3))
+def test_whoever_comes_next_finishes_the_work_of_a_killed_writer(traffic, monkeypatch, step, change, mender):
+    before, left, put = traffic.read("flights"), [step], os.replace
+
+    def replace_or_die(*args):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        put(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_die)
+        with pytest.raises(Killed):
+            CHANGES[change](traffic)
+    MENDERS[mender](traffic)
+    splits = {name: EnvoyTraffic(traffic.xds).read(name) for name in traffic.deliveries()}
+    assert (splits["flights"] == before) is (step == 0)
+    assert table(traffic, "rds.yaml") == routes(splits)
+    assert table(traffic, "cds.yaml") == clusters(splits)
+
+
+def test_an_edited_file_is_left_to_confirm_and_reapply(traffic):
+    edited = (traffic.xds / "rds.yaml").read_text().replace('"weight": 100', '"weight": 99')
+    (traffic.xds / "rds.yaml").write_text(edited)
+    traffic.read("flights")
+    assert (traffic.xds / "rds.yaml").read_text() == edited
+    traffic.reapply()
+    assert (traffic.xds / "rds.yaml").read_text() != edited
 
 
 def test_of_many_writers_at_one_revision_exactly_one_gets_through(traffic):
@@ -177,9 +307,13 @@ class BesideTheFake(RuleBasedStateMachine):
                 answers.append((type(error), str(error)))
         assert answers[0] == answers[1]
 
-    @rule(name=st.sampled_from(NAMES), port=st.integers(9000, 9002))
-    def route(self, name, port):
-        self.both(lambda traffic: traffic.route("flights", name, f"127.0.0.1:{port}"))
+    @rule(
+        name=st.sampled_from(NAMES),
+        port=st.integers(9000, 9002),
+        routing=st.sampled_from((None, None, Routing(), Routing("x-user", "session", "x-pin"))),
+    )
+    def route(self, name, port, routing):
+        self.both(lambda traffic: traffic.route("flights", name, f"127.0.0.1:{port}", routing))
 
     @rule(name=st.sampled_from(NAMES))
     def unroute(self, name):
@@ -191,11 +325,16 @@ class BesideTheFake(RuleBasedStateMachine):
         champion=st.sampled_from(NAMES),
         late=st.sampled_from((0, 0, 0, 1)),
         fence=st.integers(1, 3),
+        mirrors=st.none() | st.dictionaries(st.sampled_from(NAMES), st.integers(0, 101), max_size=2),
     )
-    def write(self, share, pair, champion, late, fence):
+    def write(self, share, pair, champion, late, fence, mirrors):
         expected = self.fake.read("flights").revision - late
         weights = {pair[0]: share, pair[1]: 100 - share}
-        self.both(lambda traffic: traffic.write("flights", weights, champion=champion, expected=expected, fence=fence))
+        self.both(
+            lambda traffic: traffic.write(
+                "flights", weights, champion=champion, expected=expected, fence=fence, mirrors=mirrors
+            )
+        )
 
     @invariant()
     def files_are_consistent(self):
@@ -206,9 +345,10 @@ class BesideTheFake(RuleBasedStateMachine):
             return
         table = yaml.safe_load((self.real.xds / "rds.yaml").read_text())["resources"]
         known = yaml.safe_load((self.real.xds / "cds.yaml").read_text())["resources"]
-        shown = served({"configs": [{"route_config": table[0]}]}, "flights")
-        assert shown == {name: weight for name, weight in split.weights.items() if weight}
-        assert set(shown) <= {cluster["name"] for cluster in known}
+        dump = {"configs": [{"route_config": table[0]}]}
+        assert served(dump, "flights") == {name: weight for name, weight in split.weights.items() if weight}
+        assert mirrored(dump, "flights") == split.mirrors
+        assert reached(dump, "flights") <= {cluster["name"] for cluster in known}
         assert json.loads((self.real.xds.parent / "traffic" / "state.json").read_text())
 
     def teardown(self):

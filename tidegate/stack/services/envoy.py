@@ -21,6 +21,10 @@ _BUCKETS = (
 )  # milliseconds: fine enough for a p99 between 1 and 500 ms
 _TYPE = "type.googleapis.com/envoy"
 _HTTP = f"{_TYPE}.extensions.filters"
+_NO_ORDERS = {
+    "@type": f"{_TYPE}.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+    "mutations": [{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+}
 
 
 def service(cfg: StackConfig) -> Service:
@@ -83,6 +87,10 @@ def _listener(cfg: StackConfig) -> dict[str, Any]:
     manager = {
         "@type": f"{_HTTP}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "tidegate",
+        # A request that is not whole by then is ended with 408, so that draining a version has an end.
+        "request_timeout": "15s",
+        # Envoy obeys x-envoy-* headers: a caller could ask for retries of requests that were sent, or for time-outs.
+        "early_header_mutation_extensions": [{"name": "no-orders-from-callers", "typed_config": _NO_ORDERS}],
         "rds": {"route_config_name": "tidegate", "config_source": _watched(cfg, "rds.yaml")},
         "http_filters": [
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_HTTP}.http.router.v3.Router"}}
