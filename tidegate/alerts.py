@@ -1,4 +1,4 @@
-"""Prometheus rules of a delivery, generated from its rollout's limits: errors and p99 of champion and candidate; pure.
+"""Prometheus rules of a delivery, generated from its rollout's limits: errors and p99 of champion and candidate.
 
 Measured at the proxy: Envoy's counters per cluster, which has the version's name. Which version is champion, which
 candidate, the guard says (`tidegate_traffic_role`): while it is silent, none of these alerts fires but GuardSilent.

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client.core import CollectorRegistry
 from tidegate.clients.envoy import EnvoyTraffic
 from tidegate.clients.exporter import Exporter
 from tidegate.errors import SetupError
+from tidegate.guard import __main__ as process
 
 
 @pytest.fixture
@@ -71,19 +73,47 @@ def test_the_process_guards_while_the_ledger_is_away_and_ends_on_sigterm(tmp_pat
     split = traffic.read("flights")
     weights = {"flights-v1": 90, "flights-v2": 10}
     traffic.write("flights", weights, champion="flights-v1", expected=split.revision, fence=4)
-    process = subprocess.Popen([sys.executable, "-m", "tidegate.guard"], env=env, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen([sys.executable, "-m", "tidegate.guard"], env=env, stderr=subprocess.PIPE, text=True)
     said = ""
-    for line in process.stderr:
+    for line in running.stderr:
         said += line
         if "all traffic to flights-v1" in line:
             break
-    process.send_signal(signal.SIGTERM)
-    said += process.communicate(timeout=10)[1]
-    assert process.returncode == 0
+    running.send_signal(signal.SIGTERM)
+    said += running.communicate(timeout=10)[1]
+    assert running.returncode == 0
     assert traffic.read("flights").weights == {"flights-v1": 100, "flights-v2": 0}
     assert "leases are counted down without" in said
     assert "very-secret" not in said
     assert (tmp_path / "guard" / "state.json").exists()
+
+
+class Told:
+    """Stands for the guard: keeps what it is told of the ledger."""
+
+    def __init__(self):
+        self.told = []
+
+    def heard(self, asked_at, leases):
+        self.told.append(("heard", leases))
+
+    def unheard(self, asked_at):
+        self.told.append(("unheard",))
+
+
+@pytest.mark.parametrize("nonsense", [KeyError("expires_at"), ValueError("no fence"), OverflowError("infinity")])
+def test_a_ledger_that_answers_nonsense_has_not_answered(caplog, nonsense):
+    guard, stop = Told(), threading.Event()
+
+    class Ledger:
+        def leases(self):
+            if guard.told:
+                stop.set()
+            raise nonsense
+
+    process._ask(Ledger(), guard, stop)
+    assert guard.told == [("unheard",), ("unheard",)]
+    assert caplog.text.count("the ledger gives no answer") == 1
 
 
 def refused(env):

@@ -48,7 +48,7 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
             prepare=prepare_prometheus,
             program=lambda: _prometheus(cfg),
             ready=lambda _: answers(cfg.url("prometheus") + "/-/ready"),
-            after=lambda: _reload(cfg),
+            after=lambda: _reload(cfg, "prometheus"),
         ),
         Service(
             "alertmanager",
@@ -57,6 +57,7 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
             prepare=prepare_alertmanager,
             program=lambda: _alertmanager(cfg),
             ready=lambda _: answers(cfg.url("alertmanager") + "/-/ready"),
+            after=lambda: _reload(cfg, "alertmanager"),
         ),
     )
 
@@ -119,9 +120,11 @@ def _deliveries(cfg: StackConfig) -> list[Delivery]:
     return found
 
 
-def _reload(cfg: StackConfig) -> None:
-    """Have a Prometheus that ran already read its rule files again."""
-    os.kill(daemon.supervision(cfg).states()["prometheus"].pid, signal.SIGHUP)
+def _reload(cfg: StackConfig, name: str) -> None:
+    """Have a server that ran already read its files again."""
+    pid = daemon.supervision(cfg).states()[name].pid
+    if pid:  # 0 would be this process and its whole group
+        os.kill(pid, signal.SIGHUP)
 
 
 def _home(cfg: StackConfig, name: str) -> Path:
