@@ -101,7 +101,7 @@ def _order(alert: _Alert) -> Order:
     return Order(
         delivery=labels.delivery,
         candidate=labels.version,
-        run_id=f"alert__{alert.fingerprint}__{started:%Y%m%dT%H%M%SZ}",  # whole seconds: fractions get rounded on the way
+        run_id=f"alert__{alert.fingerprint}__{started:%Y%m%dT%H%M%SZ}",  # fractions of a second get rounded on the way
         reason=f"alert {labels.alertname}: {summary}"[:_REASON],
     )
 

@@ -116,7 +116,8 @@ def doubt_of(lease: Lease | None, before: Word | None) -> str | None:
     if lease.holder is None:
         return None
     if lease.holder != before.holder:
-        return f"{lease.holder} holds it under fence {lease.fence}, which was {before.holder or 'given back'}'s"
+        was = f"was {before.holder}'s" if before.holder else "had been given back"
+        return f"{lease.holder} holds it under fence {lease.fence}, which {was}"
     back = before.expires_at - lease.expires_at.timestamp()
     return f"its expiry went back by {back:.1f} s" if back > _SHIFT_S else None
 

@@ -4,6 +4,8 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidegate.clients.records import Lease
 from tidegate.clients.traffic import Split
@@ -131,7 +133,7 @@ def test_a_lease_given_back_is_not_held_again_under_its_fence():
     known, doubts = told(on_trial(), lease(0, asked_at=1001, holder=None), at=1001)
     assert doubts == {}
     known, doubts = told(known, lease(15, asked_at=1002), at=1002)
-    assert doubts == {"flights": "run-1 holds it under fence 4, which was given back's"}
+    assert doubts == {"flights": "run-1 holds it under fence 4, which had been given back"}
     assert "nobody holds" in why(known, 1002)
 
 
@@ -207,3 +209,33 @@ def test_what_claims_to_be_from_the_future_is_dropped():
 def test_only_what_is_at_stake_is_kept():
     known = Knowledge({"flights": WORD, "other": WORD}, on_trial().trials)
     assert core.at_stake(known) == Knowledge({"flights": WORD}, on_trial().trials)
+
+
+ANSWERS = st.lists(
+    st.none()
+    | st.builds(
+        lease,
+        st.floats(-100, 1e9) | st.sampled_from([math.nan, math.inf, -math.inf]),
+        holder=st.sampled_from([None, "run-1", "run-2"]),
+        fence=st.integers(0, 9),
+        expires_s=st.floats(0, 1e9),
+    ),
+    max_size=20,
+)
+
+
+@given(ANSWERS)
+def test_whatever_the_ledger_said_its_silence_ends_with_the_champion(answers):
+    known, rules = on_trial(), Rules(patience_s=15, longest_s=20)
+    for at, answer in enumerate(answers, start=1001):
+        known, _ = told(known, *([answer] if answer else []), at=at, rules=rules)
+    assert why(known, 1001 + len(answers) + 20) is not None
+
+
+@given(ANSWERS, st.integers(0, 3))
+def test_no_holder_below_the_traffics_fence_keeps_its_candidates(answers, fence):
+    known = on_trial()
+    for at, answer in enumerate(answers, start=1001):
+        lower = answer.model_copy(update={"fence": min(answer.fence, fence)}) if answer else None
+        known, _ = told(known, *([lower] if lower else []), at=at)
+    assert why(known, 1001 + len(answers) + 15) is not None
