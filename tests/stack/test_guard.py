@@ -28,7 +28,8 @@ OWNER = f"""
 import os, time
 from tidegate.clients.ledger import Ledger
 ledger = Ledger(os.environ["TIDEGATE_DB"])
-lease = ledger.acquire(os.environ["DELIVERY"], "an owner", {LEASE_S})
+holder, floor = f"an owner {{os.getpid()}}", int(os.environ["FLOOR"])
+lease = ledger.acquire(os.environ["DELIVERY"], holder, {LEASE_S}, floor=floor, seize=True)
 print(lease.fence, flush=True)
 while True:
     time.sleep(0.5)
@@ -67,12 +68,12 @@ def ledger(stack):
 
 
 @pytest.fixture
-def owner(stack, delivery):
+def owner(stack, traffic, delivery):
     """Starts owners of the delivery's lease, which renew it until they are killed; gives (process, fence)."""
     processes = []
 
     def start():
-        process = started(stack, ("-c", OWNER), DELIVERY=delivery)
+        process = started(stack, ("-c", OWNER), DELIVERY=delivery, FLOOR=str(traffic.read(delivery).fence))
         processes.append(process)
         return process, int(process.stdout.readline())
 
@@ -247,11 +248,17 @@ def runs_about(api, summary):
 LABELS = {"alertname": "CandidateErrors", "severity": "critical", "delivery": "flights", "action": "rollback"}
 
 
-def test_an_alert_starts_the_rollback_once_however_often_it_comes(stack, airflow):
+@pytest.fixture
+def version():
+    """A version that no other run of these tests had: Alertmanager remembers what it told whom."""
+    return f"flights-v{uuid.uuid4().int % 10**9}"
+
+
+def test_an_alert_starts_the_rollback_once_however_often_it_comes(stack, airflow, version):
     """Posted to Alertmanager's own API, as Prometheus does, then twice more to the relay, as Alertmanager repeats."""
     summary = f"test {uuid.uuid4().hex}"
     alert = {
-        "labels": {**LABELS, "version": "flights-v901"},
+        "labels": {**LABELS, "version": version},
         "annotations": {"summary": summary},
         "startsAt": datetime.now(UTC).isoformat(),
     }
@@ -272,16 +279,16 @@ def test_an_alert_starts_the_rollback_once_however_often_it_comes(stack, airflow
     assert run["dag_run_id"].startswith(f"alert__{known['fingerprint']}__")
     assert airflow.wait("rollback__flights", run["dag_run_id"], 120).state == "success"
     said = airflow.result("rollback__flights", run["dag_run_id"], "rollback")
-    assert said == {"outcome": "nothing", "sentence": "flights-v901 is not on trial"}
+    assert said == {"outcome": "nothing", "sentence": f"{version} is not on trial"}
 
 
-def test_a_rule_of_prometheus_starts_the_rollback(stack, airflow):
+def test_a_rule_of_prometheus_starts_the_rollback(stack, airflow, version):
     """The whole way: a rule file beside the generated ones, Prometheus, Alertmanager, the relay, Airflow."""
     summary = f"test {uuid.uuid4().hex}"
     rule = {
         "alert": "CandidateErrors",
         "expr": "vector(1)",
-        "labels": {**LABELS, "version": "flights-v902"},
+        "labels": {**LABELS, "version": version},
         "annotations": {"summary": summary},
     }
     file = stack.paths.rules / "test.yaml"

@@ -93,6 +93,7 @@ def routing(cfg: StackConfig) -> dict[str, Any]:
         "matchers": [f'action="{alerts.ACTION}"'],
         "receiver": "relay",
         "group_by": ["alertname", "delivery", "version"],
+        "repeat_interval": "1m",  # it finds the run it started; else what fires again after a restart would wait
     }
     route = {
         "receiver": "board",
@@ -140,6 +141,7 @@ def _prometheus(cfg: StackConfig) -> Program:
             f"--config.file={home / 'prometheus.yaml'}",
             f"--storage.tsdb.path={home / 'data'}",
             "--storage.tsdb.retention.time=7d",
+            "--rules.alert.resend-delay=10s",  # for some seconds after it read its files anew, it drops what it sends
             f"--web.listen-address=127.0.0.1:{cfg.ports['prometheus']}",
         ),
         directory=home,
