@@ -47,8 +47,9 @@ and this run ends failed. No data never passes: at the stage's deadline it is ro
 
 ROLLBACK = """
 ### rollback: the champion takes all traffic
-Started by a rollout that failed, or by a person with one click and no form to fill in. Moves all traffic to the
-champion, verifies the split at the proxy, retires the candidate's server, drops its alias and says what happened.
+Started by a rollout that failed, by an alert about a candidate, or by a person with one click and no form to fill in.
+Moves all traffic to the champion, verifies the split at the proxy, retires the candidate's server, drops its alias and
+says what happened.
 Idempotent: a second run says that nothing is left to do.
 With no rollout under way it goes back to the version before the champion.
 """
@@ -107,4 +108,7 @@ def rollback_params() -> dict[str, Any]:
     return {
         "reason": Param("a person asked for it", type="string", title="Reason", description="for the record"),
         "rollout_id": Param(None, type=["null", "string"], title="Rollout", description="set by a rollout that failed"),
+        "candidate": Param(
+            None, type=["null", "string"], title="Candidate", description="set by an alert: only if it is on trial now"
+        ),
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from operators.hooks.hands import the_hands
 from operators.support import stage_errors, the_delivery
+from tidegate.clients.records import open_of
+
+if TYPE_CHECKING:
+    from tidegate.rollout.actions import Hands
 
 
 class RollbackOperator(BaseOperator):
@@ -24,12 +28,15 @@ class RollbackOperator(BaseOperator):
         from tidegate.rollout import actions
 
         params, run = context["params"], context["dag_run"]
-        rollout_id = params.get("rollout_id") or None
+        rollout_id, candidate = params.get("rollout_id") or None, params.get("candidate") or None
         with stage_errors():
             hands = the_hands(self.delivery)
             if rollout_id and hands.ledger.rollout(rollout_id) is None:
                 self.log.info("rollout %s never began: there is nothing to roll back", rollout_id)
                 return {"outcome": "nothing", "sentence": f"rollout {rollout_id} never began"}
+            if candidate and not self._on_trial(hands, candidate):
+                self.log.info("%s is not on trial: there is nothing to roll back", candidate)
+                return {"outcome": "nothing", "sentence": f"{candidate} is not on trial"}
             outcome = actions.rollback(
                 hands,
                 self.delivery,
@@ -40,6 +47,13 @@ class RollbackOperator(BaseOperator):
             )
         self.log.warning("%s", outcome.sentence)
         return outcome.model_dump(mode="json")
+
+    def _on_trial(self, hands: Hands, candidate: str) -> bool:
+        """Whether a version has a candidate's traffic or, as on a retry of this task, a rollout that has not ended."""
+        if candidate in hands.traffic.read(self.delivery).candidates:
+            return True
+        rollout = open_of(hands.ledger.rollouts(self.delivery))
+        return rollout is not None and rollout.candidate == candidate
 
 
 class ReconcileOperator(BaseOperator):

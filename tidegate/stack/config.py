@@ -39,8 +39,9 @@ PORTS = (
     "airflow-worker-logs",
     "airflow-trigger-logs",
     "guard",
+    "relay",
 )
-SECRETS = ("supervisor", "postgres", "airflow-admin", "airflow-jwt", "airflow-api", "guard")
+SECRETS = ("supervisor", "postgres", "airflow-admin", "airflow-jwt", "airflow-api", "guard", "relay")
 DATABASES = ("airflow", "mlflow", "flights", "tidegate")
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path, the kernel's limit
@@ -96,6 +97,16 @@ class Paths:
     def guard_token(self) -> Path:
         """The bearer token of the guard, mode 0600."""
         return self.var / "guard" / "token"
+
+    @property
+    def relay_token(self) -> Path:
+        """The bearer token of the relay, mode 0600."""
+        return self.var / "relay" / "token"
+
+    @property
+    def rules(self) -> Path:
+        """Prometheus' rule files made from the deliveries, one each."""
+        return self.var / "prometheus" / "rules"
 
     @property
     def lake(self) -> Path:
@@ -163,7 +174,7 @@ class StackConfig:
         """The HTTP address of a service, without a slash at the end.
 
         Args:
-            service: airflow, mlflow, prometheus, alertmanager, guard, envoy (the listener that serves
+            service: airflow, mlflow, prometheus, alertmanager, guard, relay, envoy (the listener that serves
                 predictions), envoy-admin, hdfs-namenode-http.
         """
         return f"http://127.0.0.1:{self.ports[service]}"

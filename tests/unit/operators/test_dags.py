@@ -38,7 +38,7 @@ def test_manual_runs_have_a_form(bag):
     assert {"window_start", "window_end", "refresh"} <= forms["ingest__flights"]
     assert {"window_start", "window_end", "model", "request_id"} <= forms["retrain__flights"]
     assert forms["rollout__flights"] == {"version"}
-    assert forms["rollback__flights"] == {"reason", "rollout_id"}
+    assert forms["rollback__flights"] == {"reason", "rollout_id", "candidate"}
 
 
 def test_what_is_quarantined_is_alerted_also_when_another_source_is_away(bag):

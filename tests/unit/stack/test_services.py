@@ -77,17 +77,57 @@ def test_envoys_files_are_written_once_and_then_belong_to_the_rollout(
 def test_prometheus_scrapes_every_second_and_its_rule_file_is_there(cfg: StackConfig) -> None:
     made = monitoring.scraping(cfg)
     assert made["global"]["scrape_interval"] == made["global"]["evaluation_interval"] == "1s"
-    (rules,) = made["rule_files"]
+    rules, _ = made["rule_files"]
     alerts = [rule["alert"] for group in yaml.safe_load(Path(rules).read_text())["groups"] for rule in group["rules"]]
-    assert alerts == ["RowsQuarantined", "CandidateErrors", "TargetDown"]
+    assert alerts == [
+        "GuardSilent",
+        "GuardAborted",
+        "GuardLedgerUnreachable",
+        "GuardDisbelievesLedger",
+        "RowsQuarantined",
+        "TargetDown",
+    ]
 
 
-def test_the_guards_token_is_not_in_prometheus_configuration(cfg: StackConfig) -> None:
-    assert cfg.secrets["guard"] not in json.dumps(monitoring.scraping(cfg))
+def test_prometheus_gets_the_rules_of_every_delivery(cfg: StackConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.stack.cache.prometheus", lambda: None)
+    prometheus, _ = monitoring.services(cfg)
+    prometheus.prepare()
+    _, generated = monitoring.scraping(cfg)["rule_files"]
+    deliveries = {path.name for path in (ROOT / "schemas" / "deliveries").glob("*.yaml")}
+    assert {path.name for path in Path(generated).parent.glob("*.yaml")} == deliveries
 
 
-def test_alerts_go_out_without_waiting_for_company() -> None:
-    assert monitoring.routing()["route"]["group_wait"] == "0s"
+def test_no_token_is_in_the_configuration_of_prometheus_or_alertmanager(cfg: StackConfig) -> None:
+    told = json.dumps([monitoring.scraping(cfg), monitoring.routing(cfg)])
+    assert not [name for name, value in cfg.secrets.items() if value in told]
+
+
+def test_alerts_go_out_without_waiting_for_company(cfg: StackConfig) -> None:
+    assert monitoring.routing(cfg)["route"]["group_wait"] == "0s"
+
+
+def test_only_alerts_that_ask_for_a_rollback_go_to_the_relay(cfg: StackConfig) -> None:
+    made = monitoring.routing(cfg)
+    (route,) = made["route"]["routes"]
+    assert (route["matchers"], route["receiver"], made["route"]["receiver"]) == (
+        ['action="rollback"'],
+        "relay",
+        "board",
+    )
+    (webhook,) = next(one for one in made["receivers"] if one["name"] == "relay")["webhook_configs"]
+    assert webhook["url"] == f"http://127.0.0.1:{cfg.ports['relay']}/alerts"
+    assert webhook["http_config"]["authorization"]["credentials_file"] == str(cfg.paths.relay_token)
+
+
+def test_guard_and_relay_get_their_secrets_by_environment_alone(cfg: StackConfig) -> None:
+    for name in ("guard", "relay"):
+        (service,) = [one for one in services.every(cfg) if one.name == name]
+        service.prepare()
+        assert service.program is not None
+        command = " ".join(service.program().command)
+        assert not [value for value in cfg.secrets.values() if value in command]
+        assert (cfg.paths.var / name / "token").stat().st_mode & 0o777 == 0o600
 
 
 def test_airflow_gets_every_connection_as_json(cfg: StackConfig) -> None:

@@ -14,6 +14,9 @@ from tidegate.stack.supervision import Program
 if TYPE_CHECKING:
     from tidegate.stack.config import StackConfig
 
+# A host that vanishes in the middle of a query must not leave the guard waiting for hours.
+_GONE = "?keepalives_idle=3&keepalives_interval=1&keepalives_count=3&tcp_user_timeout=5000"
+
 
 def services(cfg: StackConfig) -> tuple[Service, ...]:
     """The guard, where this installation has one."""
@@ -32,11 +35,11 @@ def services(cfg: StackConfig) -> tuple[Service, ...]:
             log_file=cfg.paths.logs / "guard.log",
             env={
                 "TIDEGATE_VAR": str(cfg.paths.var),
-                "TIDEGATE_DB": cfg.postgres_dsn("tidegate"),
+                "TIDEGATE_DB": cfg.postgres_dsn("tidegate") + _GONE,
                 "TIDEGATE_ENVOY_XDS": str(cfg.paths.xds),
+                "TIDEGATE_GUARD_STATE": str(cfg.paths.guard_token.with_name("state.json")),
                 "TIDEGATE_GUARD_PORT": str(cfg.ports["guard"]),
                 "TIDEGATE_GUARD_TOKEN_FILE": str(cfg.paths.guard_token),
-                "TIDEGATE_PROMETHEUS": cfg.url("prometheus"),
             },
             autostart=False,
         )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tidegate.stack import cache
+from tidegate import alerts
+from tidegate.delivery import Delivery, read_delivery
+from tidegate.errors import SpecError
+from tidegate.stack import cache, daemon
 from tidegate.stack.config import write_private, write_public
 from tidegate.stack.service import Service, answers
 from tidegate.stack.supervision import Program
@@ -25,11 +30,14 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
         cfg.paths.triton_targets.mkdir(parents=True, exist_ok=True)
         if not cfg.paths.guard_token.exists():
             write_private(cfg.paths.guard_token, cfg.secrets["guard"])
+        alerts.write(cfg.paths.rules, _deliveries(cfg))
         write_public(_home(cfg, "prometheus") / "prometheus.yaml", yaml.safe_dump(scraping(cfg), sort_keys=False))
         prometheus()
 
     def prepare_alertmanager() -> None:
-        write_public(_home(cfg, "alertmanager") / "alertmanager.yaml", yaml.safe_dump(routing(), sort_keys=False))
+        if not cfg.paths.relay_token.exists():
+            write_private(cfg.paths.relay_token, cfg.secrets["relay"])
+        write_public(_home(cfg, "alertmanager") / "alertmanager.yaml", yaml.safe_dump(routing(cfg), sort_keys=False))
         alertmanager()
 
     return (
@@ -40,6 +48,7 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
             prepare=prepare_prometheus,
             program=lambda: _prometheus(cfg),
             ready=lambda _: answers(cfg.url("prometheus") + "/-/ready"),
+            after=lambda: _reload(cfg, "prometheus"),
         ),
         Service(
             "alertmanager",
@@ -48,6 +57,7 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
             prepare=prepare_alertmanager,
             program=lambda: _alertmanager(cfg),
             ready=lambda _: answers(cfg.url("alertmanager") + "/-/ready"),
+            after=lambda: _reload(cfg, "alertmanager"),
         ),
     )
 
@@ -60,7 +70,7 @@ def scraping(cfg: StackConfig) -> dict[str, Any]:
 
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(cfg.paths.root / "deploy" / "monitoring" / "rules.yaml")],
+        "rule_files": [str(cfg.paths.root / "deploy" / "monitoring" / "rules.yaml"), f"{cfg.paths.rules}/*.yaml"],
         "alerting": {"alertmanagers": [{"static_configs": at("alertmanager")}]},
         "scrape_configs": [
             {"job_name": "envoy", "metrics_path": "/stats/prometheus", "static_configs": at("envoy-admin")},
@@ -77,10 +87,45 @@ def scraping(cfg: StackConfig) -> dict[str, Any]:
     }
 
 
-def routing() -> dict[str, Any]:
-    """Alertmanager's configuration: alerts are kept and shown at once; nobody is called yet."""
-    route = {"receiver": "board", "group_by": ["alertname"], "group_wait": "0s", "group_interval": "5s"}
-    return {"route": route, "receivers": [{"name": "board"}]}
+def routing(cfg: StackConfig) -> dict[str, Any]:
+    """Alertmanager's configuration: what asks for a rollback goes to the relay, all else is kept and shown at once."""
+    rollback = {
+        "matchers": [f'action="{alerts.ACTION}"'],
+        "receiver": "relay",
+        "group_by": ["alertname", "delivery", "version"],
+        "repeat_interval": "1m",  # it finds the run it started; else what fires again after a restart would wait
+    }
+    route = {
+        "receiver": "board",
+        "group_by": ["alertname"],
+        "group_wait": "0s",
+        "group_interval": "5s",
+        "routes": [rollback],
+    }
+    webhook = {
+        "url": cfg.url("relay") + "/alerts",
+        "send_resolved": False,
+        "http_config": {"authorization": {"type": "Bearer", "credentials_file": str(cfg.paths.relay_token)}},
+    }
+    return {"route": route, "receivers": [{"name": "board"}, {"name": "relay", "webhook_configs": [webhook]}]}
+
+
+def _deliveries(cfg: StackConfig) -> list[Delivery]:
+    """All deliveries without mistakes; `tidegate check` shows the others'."""
+    found = []
+    for path in sorted((cfg.paths.root / "schemas" / "deliveries").glob("*.yaml")):
+        try:
+            found.append(read_delivery(path))
+        except SpecError:
+            continue
+    return found
+
+
+def _reload(cfg: StackConfig, name: str) -> None:
+    """Have a server that ran already read its files again."""
+    pid = daemon.supervision(cfg).states()[name].pid
+    if pid:  # 0 would be this process and its whole group
+        os.kill(pid, signal.SIGHUP)
 
 
 def _home(cfg: StackConfig, name: str) -> Path:
@@ -96,6 +141,7 @@ def _prometheus(cfg: StackConfig) -> Program:
             f"--config.file={home / 'prometheus.yaml'}",
             f"--storage.tsdb.path={home / 'data'}",
             "--storage.tsdb.retention.time=7d",
+            "--rules.alert.resend-delay=10s",  # for some seconds after it read its files anew, it drops what it sends
             f"--web.listen-address=127.0.0.1:{cfg.ports['prometheus']}",
         ),
         directory=home,
