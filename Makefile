@@ -64,12 +64,14 @@ $(UV):
 	@.tools/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 
 # one environment: its lock with hashes, then this project without dependencies; the control plane's bytecode is
-# compiled at once, because four Airflow processes start side by side
+# compiled at once, because four Airflow processes start side by side. The environment keeps a copy of its lock:
+# deploying a bundle compares it with the bundle's own
 define install
 	@echo "making $(1) from $(2)"
 	@$(UV) venv -q --clear -p $(PYTHON) $(1)
 	@VIRTUAL_ENV=$(1) $(UV) pip install -q $(3) --require-hashes $(foreach lock,$(2),-r $(lock))
 	@VIRTUAL_ENV=$(1) $(UV) pip install -q --no-deps -e .
+	@cat $(2) > $(1)/requirements.txt
 	@touch $@
 endef
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,9 +23,10 @@ import fsspec
 from tidegate.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _CHUNK = 1 << 20
+_PART = re.compile(r"\.[0-9a-f]{32}\.part$")  # a file on its way, see Lake._put
 
 
 class Lake:
@@ -57,7 +59,7 @@ class Lake:
         files = {}
         for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
             files[path.relative_to(draft.folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        digest = digest_of(files)
         manifest = {**draft.fields, "key": key, "digest": digest, "files": files}
         text = json.dumps(manifest, sort_keys=True, indent=1, default=str).encode()
         folder = f"{self._root}/{key}/{digest[:16]}"
@@ -146,6 +148,17 @@ class Lake:
     def _lost(self, key: str, name: str) -> DataError:
         return DataError(f"{self.url}/{key} lists {name}, but the storage has lost it; publish the key again")
 
+    def unlisted(self, key: str) -> list[str]:
+        """Return files that lie among a published key's own without being in its manifest, sorted.
+
+        What an interrupted publication left (*.part) is not counted: nobody reads it.
+        """
+        manifest = self.require(key)
+        below = f"{key}/{manifest['digest'][:16]}/"
+        paths = self._fs.find(f"{self._root}/{below}") if self._fs.exists(f"{self._root}/{below}") else []
+        names = {path.partition(below)[2] for path in paths}
+        return sorted(name for name in names - set(manifest["files"]) if not _PART.search(name))
+
     def local(self, key: str, name: str) -> Path:
         """Return a local path of one file: the file itself on local storage, else a checked copy in the cache."""
         path = self.path(key, name)
@@ -184,6 +197,11 @@ class Draft:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def digest_of(files: Mapping[str, Any]) -> str:
+    """Return the digest of a manifest's `files`, by which the whole key is known."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
