@@ -155,12 +155,11 @@ class TritonServer:
             if problem is None:
                 return known
             _log.warning("%s is installed anew from its bundle, and its server started again: %s", bundle.name, problem)
-        elif _program_name(bundle.name) not in self._supervision.states():
-            self._log_file(bundle.name).unlink(missing_ok=True)  # of an earlier try
         endpoint = known or self._new_endpoint(bundle.name)
-        installation.write(
-            self._lake, generated, endpoint, lambda: self._supervision.remove(_program_name(bundle.name))
-        )
+        program = _program_name(bundle.name)
+        installation.write(self._lake, generated, endpoint, lambda: self._supervision.remove(program))
+        if program not in self._supervision.states():
+            self._log_file(bundle.name).unlink(missing_ok=True)  # of an earlier try
         return endpoint
 
     def _new_endpoint(self, name: str) -> Endpoint:
