@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOCK = "requirements.txt"
 _STEP_S = 900.0  # seconds for one step of uv; a download of all packages is some 300 MB
 _TAIL = 1500  # characters of uv's words worth showing
-_WRONG = re.compile(r"hash mismatch|no solution found|unsatisfiable|have no|must have|not found in the", re.IGNORECASE)
+_WRONG = re.compile(r"hash mismatch|no solution found|must have a hash", re.IGNORECASE)
 _AWAY = re.compile(
     r"error sending request|failed to (fetch|connect)|dns error|timed? ?out|connection (refused|reset)|"
     r"\b(429|50[0234])\b",

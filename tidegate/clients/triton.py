@@ -158,7 +158,7 @@ class TritonServer:
         endpoint = known or self._new_endpoint(bundle.name)
         program = _program_name(bundle.name)
         installation.write(self._lake, generated, endpoint, lambda: self._supervision.remove(program))
-        if program not in self._supervision.states():
+        if known is None and program not in self._supervision.states():
             self._log_file(bundle.name).unlink(missing_ok=True)  # of an earlier try
         return endpoint
 

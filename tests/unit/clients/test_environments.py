@@ -80,11 +80,15 @@ def test_an_installed_environment_that_names_no_lock_is_not_trusted(room: Room) 
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        ("error: Failed to download `zipp`\n  Caused by: Hash mismatch for `zipp==4`", DataError),
-        ("  x No solution found when resolving dependencies", DataError),
-        ("error: Failed to fetch: `https://pypi.org/simple/zipp/`\n Caused by: dns error", Unavailable),
-        ("error: operation timed out", Unavailable),
-        ("HTTP status server error (503 Service Unavailable)", Unavailable),
+        ("error: Failed to download `zipp==4.1.1`\n  cause: Hash mismatch for `zipp==4.1.1`", DataError),
+        ("error: No solution found when resolving dependencies", DataError),
+        ("error: In `--require-hashes` mode, all requirements must have a hash", DataError),
+        (
+            "error: Failed to fetch: http://a/simple/zipp/\n  cause: error sending request\n  cause: dns error",
+            Unavailable,
+        ),
+        ("error: Failed to download `zipp==4.1.1`\n  cause: operation timed out", Unavailable),
+        ("error: HTTP status server error (503 Service Unavailable)", Unavailable),
         ("error: failed to write: No space left on device", Retryable),
     ],
 )
@@ -94,7 +98,7 @@ def test_a_failed_build_says_what_uv_said_and_leaves_nothing(room: Room, said: s
     with pytest.raises(error) as raised:
         room.environments.python_for(OTHER)
     assert type(raised.value) is error
-    assert said.splitlines()[0].strip() in str(raised.value)
+    assert said in str(raised.value)
     assert not room.home.exists()
 
 
