@@ -63,8 +63,8 @@ class Lake:
         manifest = {**draft.fields, "key": key, "digest": digest, "files": files}
         text = json.dumps(manifest, sort_keys=True, indent=1, default=str).encode()
         folder = f"{self._root}/{key}/{digest[:16]}"
-        for name in files:
-            self._put(draft.folder / name, f"{folder}/{name}")
+        for name, file in files.items():
+            self._put(draft.folder / name, f"{folder}/{name}", file)
         target = f"{self._root}/{key}/manifest.json"
         self._fs.makedirs(f"{self._root}/{key}", exist_ok=True)
         aside = f"{self._root}/{key}/.manifest-{uuid.uuid4().hex}"
@@ -72,14 +72,20 @@ class Lake:
             out.write(text)
         self._replace(aside, target)
 
-    def _put(self, local: Path, remote: str) -> None:
-        size = local.stat().st_size
-        if self._fs.exists(remote) and self._fs.size(remote) == size:
+    def _put(self, local: Path, remote: str, file: Mapping[str, Any]) -> None:
+        if self._holds(remote, file):
             return
         self._fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
         aside = f"{remote}.{uuid.uuid4().hex}.part"
         self._fs.put_file(str(local), aside)
         self._replace(aside, remote)
+
+    def _holds(self, remote: str, file: Mapping[str, Any]) -> bool:
+        """Whether a file is there, whole and unaltered: publishing again is the remedy for one that is not."""
+        if not self._fs.exists(remote) or self._fs.size(remote) != file["bytes"]:
+            return False
+        with self._fs.open(remote, "rb") as stored:
+            return _sha256_of(stored) == str(file["sha256"])
 
     def _replace(self, source: str, target: str) -> None:
         if self.is_local:
@@ -206,8 +212,12 @@ def digest_of(files: Mapping[str, Any]) -> str:
 
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 as hexadecimal digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        return _sha256_of(file)
+
+
+def _sha256_of(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()

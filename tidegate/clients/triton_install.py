@@ -129,7 +129,7 @@ def difference(folder: Path, wanted: Mapping[str, str]) -> str | None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     found = {name for name in files if name in wanted or not _COMPILED.search(name)}
     for name in sorted(wanted.keys() | found):
-        if name not in found:
+        if name not in found or not (folder / name).is_file():
             return f"{name} is missing"
         if name not in wanted:
             return f"{name} was added"

@@ -151,6 +151,17 @@ def test_a_manifest_that_was_altered_together_with_its_file_is_refused(lake: Lak
         check(lake, made)
 
 
+def test_registering_again_mends_a_bundle_whose_file_was_altered(lake: Lake, root: Path, tmp_path: Path) -> None:
+    made = make(lake, root)
+    stored = Path(lake.path(made.key, "model.onnx"))
+    stored.write_bytes(b"gr4ph")  # of the same length
+    with pytest.raises(DataError, match=r"model\.onnx differs from its manifest"):
+        lake.fetch(made.key, tmp_path / "to")
+    assert make(lake, root) == made
+    assert stored.read_bytes() == b"graph"
+    assert lake.fetch(made.key, tmp_path / "to")
+
+
 def test_a_file_beside_those_of_the_manifest_is_refused_but_a_remnant_of_copying_is_not(lake: Lake, root: Path) -> None:
     made = make(lake, root)
     folder = Path(lake.path(made.key, "model.onnx")).parent
