@@ -38,9 +38,9 @@ status: .venv/.ready ## show the stack's services
 down: .venv/.ready ## stop the stack; no data is lost
 	@$(RUN)/tidegate down
 
-envs: prerequisites .venv/.ready .envs/train/.ready .envs/serve/.ready ## make the locked environments that run the stack
+envs: prerequisites .venv/.ready .envs/train/requirements.txt .envs/serve/requirements.txt ## make the locked environments that run the stack
 
-env-validate: .envs/validate/.ready ## make the environment of the slice reports (TFDV and Great Expectations, 2.9 GB)
+env-validate: .envs/validate/requirements.txt ## make the environment of the slice reports (TFDV and Great Expectations, 2.9 GB)
 
 lock: $(UV) ## resolve the locks anew from the .in files
 	@for each in requirements docker/train/requirements docker/serve/requirements docker/validate/requirements requirements-dev; do \
@@ -64,17 +64,18 @@ $(UV):
 	@.tools/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 
 # one environment: its lock with hashes, then this project without dependencies; the control plane's bytecode is
-# compiled at once, because four Airflow processes start side by side
+# compiled at once, because four Airflow processes start side by side. Last comes a copy of the lock: it says that the
+# environment is complete, and of what; deploying a bundle compares it with the bundle's own
 define install
 	@echo "making $(1) from $(2)"
 	@$(UV) venv -q --clear -p $(PYTHON) $(1)
 	@VIRTUAL_ENV=$(1) $(UV) pip install -q $(3) --require-hashes $(foreach lock,$(2),-r $(lock))
 	@VIRTUAL_ENV=$(1) $(UV) pip install -q --no-deps -e .
-	@touch $@
+	@cat $(2) > $@
 endef
 
 .venv/.ready: requirements.txt requirements-dev.txt pyproject.toml | $(UV)
 	$(call install,.venv,requirements.txt requirements-dev.txt,--compile-bytecode)
 
-.envs/%/.ready: docker/%/requirements.txt pyproject.toml | $(UV)
+.envs/%/requirements.txt: docker/%/requirements.txt pyproject.toml | $(UV)
 	$(call install,.envs/$*,docker/$*/requirements.txt)

@@ -1,24 +1,29 @@
-"""Puts together all that a model version needs to serve and to be rebuilt, as one published manifest."""
+"""All that a model version needs to serve and to be rebuilt: published as one manifest, checked, and withdrawn."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidegate import keys
-from tidegate.errors import DataError
+from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Bundle
+from tidegate.lake import digest_of
+from tidegate.recorded import PROBE
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from tidegate.delivery import Delivery
     from tidegate.handoff import Dataset, Optimised, Request, Trained
     from tidegate.lake import Lake
 
-LOCK = "docker/train/requirements.txt"
+TRAINING_LOCK, SERVING_LOCK = "requirements-train.txt", "requirements-serve.txt"
+_LOCKS = {TRAINING_LOCK: "docker/train/requirements.txt", SERVING_LOCK: "docker/serve/requirements.txt"}
 _ARTEFACT = {"onnx": "model.onnx", "tensorrt": "model.plan"}
+_SAVED_MODEL = "saved_model/"
 
 
 def assemble(
@@ -33,22 +38,21 @@ def assemble(
 ) -> Bundle:
     """Publish a version's bundle and return it; the same parts give the same bytes and digest.
 
-    Files: the artefact (model.onnx or model.plan), encodings.json, bundle.json (every handoff on the way, with its
-    digests), requirements.txt (the training environment's lock), contracts/*.yaml. `root` is the project's folder.
+    To serve: the artefact (model.onnx or model.plan), encodings.json, probe.json (recorded answers),
+    requirements-serve.txt (the lock of the serving environment). To be rebuilt: saved_model/, dataset.json (the
+    dataset's manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its
+    digests). `root` is the project's folder, where locks and contracts are.
 
     Raises:
         DataError: a part is not published, differs from its manifest, or another revision took its place.
     """
-    for key, digest in ((dataset.key, dataset.digest), (optimised.key, optimised.digest)):
-        found = lake.require(key)["digest"]
-        if found != digest:
-            raise DataError(
-                f"{key} is published with digest {found[:16]}, not {digest[:16]} as handed on; run that stage again"
-            )
+    parts = ((dataset.key, dataset.digest), (trained.key, trained.digest), (optimised.key, optimised.digest))
+    manifests = {key: _as_handed_on(lake, key, digest) for key, digest in parts}
     key = keys.bundle(delivery.delivery, version)
     with lake.publish(key, kind="bundle", delivery=delivery.delivery, version=version) as draft:
-        lake.fetch(optimised.key, draft.folder, [_ARTEFACT[optimised.target]])
+        lake.fetch(optimised.key, draft.folder, [_ARTEFACT[optimised.target], PROBE])
         lake.fetch(dataset.key, draft.folder, ["encodings.json"])
+        lake.fetch(trained.key, draft.folder, _saved_model(trained.key, manifests[trained.key]))
         story = {
             "delivery": delivery.model_dump(mode="json"),
             "request": request.model_dump(mode="json"),
@@ -57,8 +61,10 @@ def assemble(
             "optimised": optimised.model_dump(mode="json"),
             "version": version,
         }
-        draft.file("bundle.json").write_text(json.dumps(story, indent=1, sort_keys=True), encoding="utf-8")
-        _copy(root / LOCK, draft.file("requirements.txt"))
+        for name, content in (("bundle.json", story), ("dataset.json", manifests[dataset.key])):
+            draft.file(name).write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+        for name, lock in _LOCKS.items():
+            _copy(root / lock, draft.file(name))
         for contract in sorted({source.contract for source in delivery.sources.values()}):
             _copy(root / "schemas" / "contracts" / f"{contract}.yaml", draft.file(f"contracts/{contract}.yaml"))
     return load(lake, delivery.delivery, version)
@@ -84,6 +90,81 @@ def load(lake: Lake, delivery: str, version: int) -> Bundle:
             "digest": lake.require(key)["digest"],
         }
     )
+
+
+def check(lake: Lake, bundle: Bundle) -> dict[str, Any]:
+    """Return a bundle's manifest, once it is seen to be this bundle's and to list all that serving needs.
+
+    The files' own digests are checked where they are copied: see `Lake.fetch`.
+
+    Raises:
+        DataError: nothing is published, another revision is, the manifest was altered, a file is not listed in it or
+            lies unlisted among the others.
+    """
+    manifest = lake.require(bundle.key)
+    if manifest["digest"] != bundle.digest:
+        raise DataError(
+            f"bundle {bundle.key} is published with digest {manifest['digest'][:16]}, not {bundle.digest[:16]}; "
+            "another revision took its place: register the model again"
+        )
+    found = digest_of(manifest["files"])
+    if found != bundle.digest:
+        raise DataError(
+            f"the manifest of bundle {bundle.key} lists files of digest {found[:16]}, not {bundle.digest[:16]}: it was "
+            "altered; register the model again"
+        )
+    needed = (_ARTEFACT[bundle.target], "encodings.json", PROBE, SERVING_LOCK)
+    absent = [name for name in needed if name not in manifest["files"]]
+    if absent:
+        raise DataError(
+            f"bundle {bundle.key} lacks {', '.join(absent)}, as those of an older Tidegate do; register the model again"
+        )
+    strange = lake.unlisted(bundle.key)
+    if strange:
+        raise DataError(
+            f"bundle {bundle.key} has {', '.join(strange[:5])} beside the files of its manifest: it was altered; "
+            "remove what was added, or register the model again"
+        )
+    return manifest
+
+
+def retain(lake: Lake, delivery: str, keep: int, in_use: Collection[int]) -> list[int]:
+    """Withdraw a delivery's bundles beyond its newest `keep`, never one in use; return the versions withdrawn.
+
+    Args:
+        lake: where bundles are.
+        delivery: the delivery's name.
+        keep: how many of the newest versions stay, from 1 up.
+        in_use: versions that stay whatever their age: champion, candidate, whatever serves or may be gone back to.
+
+    Raises:
+        SpecError: `keep` is less than 1, which would withdraw a bundle that was made this moment.
+    """
+    if keep < 1:
+        raise SpecError(f"serve.keep is {keep} for {delivery}; keep at least 1 bundle, the newest")
+    prefix = keys.bundle(delivery, 0).removesuffix("0")
+    published = sorted(int(key.removeprefix(prefix)) for key in lake.keys(prefix.rpartition("/")[0]))
+    withdrawn = [version for version in published[:-keep] if version not in in_use]
+    for version in withdrawn:
+        lake.delete(keys.bundle(delivery, version))
+    return withdrawn
+
+
+def _as_handed_on(lake: Lake, key: str, digest: str) -> dict[str, Any]:
+    manifest = lake.require(key)
+    if manifest["digest"] != digest:
+        raise DataError(
+            f"{key} is published with digest {manifest['digest'][:16]}, not {digest[:16]} as handed on; run that stage "
+            "again"
+        )
+    return manifest
+
+
+def _saved_model(key: str, manifest: dict[str, Any]) -> list[str]:
+    names = [name for name in manifest["files"] if name.startswith(_SAVED_MODEL)]
+    if not names:
+        raise DataError(f"{key} has no {_SAVED_MODEL}, and a bundle holds a copy of it; run the training again")
+    return names
 
 
 def _copy(source: Path, target: Path) -> None:

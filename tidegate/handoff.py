@@ -147,7 +147,7 @@ class OptimiseTask(Handoff):
 class Optimised(Handoff):
     """The optimised artefact, with its parity against the SavedModel on real rows."""
 
-    key: str = Field(description="lake key; file model.onnx or model.plan")
+    key: str = Field(description="lake key; files model.onnx or model.plan, and probe.json")
     target: Literal["onnx", "tensorrt"]
     rows: int = Field(description="rows compared")
     max_difference: float
@@ -161,9 +161,7 @@ class Bundle(Handoff):
 
     delivery: str
     version: int = Field(description="MLflow's model version")
-    key: str = Field(
-        description="lake key; files model.onnx, encodings.json, bundle.json, requirements.txt, contracts/"
-    )
+    key: str = Field(description="lake key; its files are listed at tidegate.bundle.assemble")
     target: Literal["onnx", "tensorrt"]
     request: Request
     dataset: Dataset

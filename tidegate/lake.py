@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,9 +23,10 @@ import fsspec
 from tidegate.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _CHUNK = 1 << 20
+_PART = re.compile(r"\.[0-9a-f]{32}\.part$")  # a file on its way, see Lake._put
 
 
 class Lake:
@@ -57,12 +59,12 @@ class Lake:
         files = {}
         for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
             files[path.relative_to(draft.folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        digest = digest_of(files)
         manifest = {**draft.fields, "key": key, "digest": digest, "files": files}
         text = json.dumps(manifest, sort_keys=True, indent=1, default=str).encode()
         folder = f"{self._root}/{key}/{digest[:16]}"
-        for name in files:
-            self._put(draft.folder / name, f"{folder}/{name}")
+        for name, file in files.items():
+            self._put(draft.folder / name, f"{folder}/{name}", file)
         target = f"{self._root}/{key}/manifest.json"
         self._fs.makedirs(f"{self._root}/{key}", exist_ok=True)
         aside = f"{self._root}/{key}/.manifest-{uuid.uuid4().hex}"
@@ -70,14 +72,20 @@ class Lake:
             out.write(text)
         self._replace(aside, target)
 
-    def _put(self, local: Path, remote: str) -> None:
-        size = local.stat().st_size
-        if self._fs.exists(remote) and self._fs.size(remote) == size:
+    def _put(self, local: Path, remote: str, file: Mapping[str, Any]) -> None:
+        if self._holds(remote, file):
             return
         self._fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
         aside = f"{remote}.{uuid.uuid4().hex}.part"
         self._fs.put_file(str(local), aside)
         self._replace(aside, remote)
+
+    def _holds(self, remote: str, file: Mapping[str, Any]) -> bool:
+        """Whether a file is there, whole and unaltered: publishing again is the remedy for one that is not."""
+        if not self._fs.exists(remote) or self._fs.size(remote) != file["bytes"]:
+            return False
+        with self._fs.open(remote, "rb") as stored:
+            return _sha256_of(stored) == str(file["sha256"])
 
     def _replace(self, source: str, target: str) -> None:
         if self.is_local:
@@ -146,6 +154,17 @@ class Lake:
     def _lost(self, key: str, name: str) -> DataError:
         return DataError(f"{self.url}/{key} lists {name}, but the storage has lost it; publish the key again")
 
+    def unlisted(self, key: str) -> list[str]:
+        """Return files that lie among a published key's own without being in its manifest, sorted.
+
+        What an interrupted publication left (*.part) is not counted: nobody reads it.
+        """
+        manifest = self.require(key)
+        below = f"{key}/{manifest['digest'][:16]}/"
+        paths = self._fs.find(f"{self._root}/{below}") if self._fs.exists(f"{self._root}/{below}") else []
+        names = {path.partition(below)[2] for path in paths}
+        return sorted(name for name in names - set(manifest["files"]) if not _PART.search(name))
+
     def local(self, key: str, name: str) -> Path:
         """Return a local path of one file: the file itself on local storage, else a checked copy in the cache."""
         path = self.path(key, name)
@@ -186,10 +205,19 @@ class Draft:
         return path
 
 
+def digest_of(files: Mapping[str, Any]) -> str:
+    """Return the digest of a manifest's `files`, by which the whole key is known."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 as hexadecimal digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        return _sha256_of(file)
+
+
+def _sha256_of(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +19,8 @@ import psutil
 import pytest
 
 from tidegate import keys
+from tidegate.bundle import SERVING_LOCK
+from tidegate.clients.environments import find_uv
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.triton import TritonServer
 from tidegate.contract.encodings import Encodings, FeatureEncoding
@@ -24,6 +30,7 @@ from tidegate.gate.run import run
 from tidegate.gate.task import GateTask
 from tidegate.handoff import Bundle, Dataset, Feature, Request, Window
 from tidegate.lake import Lake
+from tidegate.recorded import PROBE, RecordedAnswers
 from tidegate.stack import daemon
 from tidegate.stack.config import ROOT, StackConfig
 from tidegate.stack.supervision import Supervision
@@ -48,6 +55,15 @@ ENCODINGS = Encodings(
         FeatureEncoding("distance", "standardise", "FP32", mean=100.0, std=10.0),
     )
 )
+RECORDED = RecordedAnswers(
+    rows=(0, 7, 9),
+    columns={"carrier": ("B6", "UA", "AA"), "distance": (100.0, 120.0, None)},
+    probabilities=(0.5, 0.880797, 0.268941),
+    tolerance=1e-5,
+)
+PYTHON = ROOT / ".envs" / "serve" / "bin" / "python"
+LOCK = (ROOT / "docker" / "serve" / "requirements.txt").read_text()
+FILES = {"model": "model.onnx", "encodings": "encodings.json", "probe": PROBE, "lock": SERVING_LOCK}
 
 
 @dataclass(frozen=True)
@@ -60,14 +76,16 @@ class Place:
     targets: Path
     folder: Path
 
-    def bundle(self, version: int, carriers: list[str]) -> Bundle:
-        """Publish a bundle of the tiny model, its held-out rows flying with these carriers."""
+    def bundle(self, version: int, carriers: list[str], **changes: bytes | str) -> Bundle:
+        """Publish a bundle of the tiny model, its held-out rows flying with these carriers; `changes` by stem."""
         window = Window(start="2013-01-01", end="2013-02-01")
         dataset = self._dataset(window, carriers)
-        with self.lake.publish(keys.bundle("tiny", version)) as draft:
-            draft.file("model.onnx").write_bytes(TINY)
-            draft.file("encodings.json").write_text(ENCODINGS.to_json())
         key = keys.bundle("tiny", version)
+        files = {"model": TINY, "encodings": ENCODINGS.to_json(), "probe": RECORDED.to_json(), "lock": LOCK, **changes}
+        with self.lake.publish(key) as draft:
+            for stem, name in FILES.items():
+                content = files[stem]
+                draft.file(name).write_bytes(content.encode() if isinstance(content, str) else content)
         request = Request(request_id=f"r{version}", delivery="tiny", window=window)
         return Bundle(
             delivery="tiny", version=version, key=key, target="onnx", request=request, dataset=dataset, metrics={},
@@ -98,8 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     supervision = daemon.start(cfg)
     try:
         lake, targets, folder = Lake(f"file://{var / 'lake'}"), var / "targets", var / "models"
-        python = ROOT / ".envs" / "serve" / "bin" / "python"
-        yield Place(lake, supervision, TritonServer(supervision, python, folder, lake, targets), targets, folder)
+        yield Place(lake, supervision, TritonServer(supervision, PYTHON, folder, lake, targets), targets, folder)
     finally:
         daemon.stop(cfg)
 
@@ -114,6 +131,21 @@ def infer(endpoint: Endpoint, carrier: str, distance: str) -> httpx.Response:
 def probability(answer: httpx.Response) -> float:
     assert answer.status_code == 200, answer.text
     return float(answer.json()["outputs"][0]["data"][0])
+
+
+def other_lock(package: str) -> str:
+    """Return the serving lock with the release of a package before the locked one, with its hashes."""
+    entry = re.compile(rf"(?ms)^{package}==(\S+) .*?(?=^\S|\Z)")
+    wanted = f"{package}<{entry.search(LOCK)[1]}\n"
+    command = [find_uv(ROOT), "pip", "compile", "-q", "--generate-hashes", "--no-deps", "--no-header", "--no-annotate",
+               "--python-version", "3.11", "-"]  # fmt: skip
+    older = subprocess.run(command, input=wanted, capture_output=True, text=True, check=True).stdout
+    return entry.sub(lambda _: older, LOCK)
+
+
+def zipp_of(python: Path) -> str:
+    code = "import importlib.metadata as m; print(m.version('zipp'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -185,14 +217,106 @@ def test_a_bundle_with_a_missing_file_starts_nothing(place: Place) -> None:
 
 
 def test_a_graph_that_does_not_load_fails_with_the_servers_own_words(place: Place) -> None:
-    bundle = place.bundle(5, ["AA"])
-    with place.lake.publish(bundle.key) as draft:
-        draft.file("model.onnx").write_bytes(b"not a graph")
-        draft.file("encodings.json").write_text(ENCODINGS.to_json())
-    spoilt = bundle.model_copy(update={"digest": place.lake.require(bundle.key)["digest"]})
     with pytest.raises(DataError, match=r"(?s)tiny-v5.*Protobuf parsing failed"):
-        place.server.deploy(spoilt)
+        place.server.deploy(place.bundle(5, ["AA"], model=b"not a graph"))
     assert "triton-tiny-v5" not in place.supervision.states()
+
+
+def test_a_server_that_answers_otherwise_than_the_trained_model_never_gets_traffic(place: Place) -> None:
+    wrong = replace(RECORDED, probabilities=(0.5, 0.75, 0.268941))
+    with pytest.raises(
+        DataError, match=r"tiny-v7 answered recorded row 7 with 0\.88079\d*, .*said 0\.75: .*limit 1\.1e-05"
+    ):
+        place.server.deploy(place.bundle(7, ["AA"], probe=wrong.to_json()))
+    assert "triton-tiny-v7" not in place.supervision.states()
+    assert place.server.endpoint("tiny-v7") is None
+    assert not (place.targets / "tiny-v7.json").exists()
+
+
+def test_a_recorded_row_that_the_server_refuses_keeps_it_from_traffic(place: Place) -> None:
+    unseen = replace(RECORDED, columns={**RECORDED.columns, "carrier": ("B6", "ZZ", "AA")})
+    with pytest.raises(DataError, match=r"(?s)tiny-v7 answered recorded row 7 with status 500.*out of data bounds"):
+        place.server.deploy(place.bundle(7, ["AA"], probe=unseen.to_json()))
+    assert "triton-tiny-v7" not in place.supervision.states()
+
+
+def test_a_server_is_warmed_up_once_in_its_life(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tidegate.clients.triton")
+
+    def warmed() -> int:
+        return caplog.text.count("tiny-v8 was warmed up by 400 requests")
+
+    bundle = place.bundle(8, ["AA"])
+    endpoint = place.server.deploy(bundle)
+    counted = httpx.get(f"http://{endpoint.host}:{endpoint.metrics_port}/metrics").text
+    assert 'nv_inference_request_success{model="tiny",version="8"} 403' in counted  # 3 recorded rows, then 400
+    place.server.deploy(bundle)
+    assert warmed() == 1
+    first = place.supervision.states()["triton-tiny-v8"].pid
+    psutil.Process(first).kill()
+    assert daemon.wait_until(lambda: place.supervision.states()["triton-tiny-v8"].pid not in (0, first), 30)
+    assert daemon.wait_until(lambda: place.server.ready("tiny-v8"), 30)
+    place.server.deploy(bundle)
+    assert warmed() == 2
+    place.server.retire("tiny-v8")
+
+
+def test_files_altered_after_the_deploy_are_put_right_and_never_loaded(place: Place) -> None:
+    bundle = place.bundle(9, ["AA"])
+    endpoint = place.server.deploy(bundle)
+    before = place.supervision.states()["triton-tiny-v9"].pid
+    served = place.folder / "tiny-v9" / "repository" / "tiny" / "9" / "model.onnx"
+    served.write_bytes(TINY.replace(b"Gather", b"Gether"))
+    assert place.server.deploy(bundle) == endpoint
+    assert served.read_bytes() == TINY
+    assert place.supervision.states()["triton-tiny-v9"].pid not in (0, before)
+    assert probability(infer(endpoint, "B6", "100")) == pytest.approx(0.5, abs=1e-6)
+    place.server.retire("tiny-v9")
+
+
+def test_an_older_version_is_restored_on_the_environment_of_its_own_lock(place: Place) -> None:
+    """Versions 22 and 21 serve on the installed environment; version 20, whose lock has another zipp, comes back."""
+    others = {
+        name: place.server.deploy(place.bundle(version, ["AA"]))
+        for version, name in ((22, "tiny-v22"), (21, "tiny-v21"))
+    }
+    pids = {name: place.supervision.states()[f"triton-{name}"].pid for name in others}
+    lock = other_lock("zipp")
+    begun = time.monotonic()
+    endpoint = place.server.deploy(place.bundle(20, ["AA"], lock=lock))
+    print(f"restored on an environment of its own in {time.monotonic() - begun:.1f} s")
+    assert probability(infer(endpoint, "B6", "100")) == pytest.approx(0.5, abs=1e-6)
+    home = place.folder / ".environments" / hashlib.sha256(lock.encode()).hexdigest()[:16]
+    assert (home / "requirements.txt").read_text() == lock
+    server = psutil.Process(place.supervision.states()["triton-tiny-v20"].pid)
+    assert Path(server.exe()).is_relative_to(home)
+    loaded = {
+        m.path for stub in server.children(recursive=True) for m in stub.memory_maps() if "/onnxruntime/capi/" in m.path
+    }
+    assert loaded
+    assert all(Path(path).is_relative_to(home) for path in loaded)
+    assert zipp_of(home / "bin" / "python") == re.search(r"(?m)^zipp==(\S+)", lock)[1] != zipp_of(PYTHON)
+    for name, pid in pids.items():
+        assert place.supervision.states()[f"triton-{name}"].pid == pid, "the others run on, untouched"
+        assert Path(psutil.Process(pid).exe()).is_relative_to(PYTHON.parent.parent)
+        assert probability(infer(others[name], "B6", "100")) == pytest.approx(0.5, abs=1e-6)
+    built = (home / "requirements.txt").stat().st_mtime_ns
+    place.server.retire("tiny-v20")
+    place.server.deploy(place.bundle(20, ["AA"], lock=lock))
+    assert (home / "requirements.txt").stat().st_mtime_ns == built, "an environment is built once"
+    for name in ("tiny-v20", *others):
+        place.server.retire(name)
+
+
+def test_a_lock_that_cannot_be_installed_starts_nothing_and_leaves_nothing(place: Place) -> None:
+    wrong = re.sub(r"(?ms)^zipp==(\S+) \\$.*?(?=^\S)", rf"zipp==\1 --hash=sha256:{'0' * 64}\n", LOCK)
+    assert wrong != LOCK
+    before = sorted(path.name for path in (place.folder / ".environments").iterdir())
+    with pytest.raises(DataError, match=r"(?s)zipp.*the lock cannot be installed here; register the model again"):
+        place.server.deploy(place.bundle(23, ["AA"], lock=wrong))
+    assert sorted(path.name for path in (place.folder / ".environments").iterdir()) == before
+    assert "triton-tiny-v23" not in place.supervision.states()
+    assert place.server.endpoint("tiny-v23") is None
 
 
 def test_retiring_a_server_that_still_loads_leaves_no_process(place: Place) -> None:

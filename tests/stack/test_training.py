@@ -25,6 +25,7 @@ from tidegate.lake import Lake
 from tidegate.launch import State, Workload
 from tidegate.launch.files import GangFiles
 from tidegate.launch.local import LocalLauncher
+from tidegate.recorded import PROBE, RecordedAnswers
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -61,9 +62,9 @@ class Room:
         self.start(name, task)
         return self.ended(name)
 
-    def optimise(self, name: str, trained: Trained, target: str = "onnx") -> State:
+    def optimise(self, name: str, trained: Trained, target: str = "onnx", tolerance: float = 1e-4) -> State:
         fields = {"trained": trained, "dataset": self.dataset, "lake": self.lake.url, "target": target}
-        task = OptimiseTask(**fields, tolerance=1e-4)
+        task = OptimiseTask(**fields, tolerance=tolerance)
         self.launcher.start(Workload(name, "tidegate.optimise", "train", task.to_json()))
         return self.ended(name)
 
@@ -191,6 +192,30 @@ def test_the_onnx_graph_agrees_with_the_saved_model_and_keeps_every_feature_as_a
     assert found["shape"] == [1, 1]
 
 
+def test_answers_of_the_saved_model_are_recorded_on_raw_held_out_rows(room, trained):
+    optimised = Optimised.model_validate_json(room.optimise("recorded", trained).result or "")
+    recorded = RecordedAnswers.from_json(room.lake.read(optimised.key, PROBE))
+    assert (len(recorded.rows), recorded.rows[0], recorded.rows[-1], recorded.tolerance) == (64, 0, 999, 1e-4)
+    held_out = pq.read_table(room.lake.local(room.dataset.key, "test.parquet")).take(list(recorded.rows))
+    assert list(recorded.columns["carrier"]) == held_out["carrier"].to_pylist()
+    delays = [None if np.isnan(value) else value for value in held_out["dep_delay"].to_pylist()]
+    assert list(recorded.columns["dep_delay"]) == delays
+    assert None in delays, "a missing value is recorded as missing"
+    encodings = Encodings.from_json(room.lake.read(room.dataset.key, "encodings.json"))
+    encoded = encodings.encode({name: np.array(values) for name, values in recorded.columns.items()})
+    columns = {name: column.reshape(-1, 1).tolist() for name, column in encoded.items()}
+    found = _onnx(room, optimised.key, columns)
+    assert np.abs(np.array(found["probabilities"]) - recorded.probabilities).max() <= recorded.limit
+
+
+def test_another_tolerance_is_recorded_anew_and_the_same_one_is_found(room, trained):
+    first = Optimised.model_validate_json(room.optimise("same", trained).result or "")
+    assert "already published" in room.launcher.logs("same")
+    other = Optimised.model_validate_json(room.optimise("wider", trained, tolerance=1e-3).result or "")
+    assert RecordedAnswers.from_json(room.lake.read(other.key, PROBE)).tolerance == 1e-3
+    assert other.digest != first.digest
+
+
 def test_a_table_without_a_row_for_the_unknown_passes_offline_and_fails_on_an_unseen_number(room):
     task = room.task("narrow", model_function="build_by_flight_number", workers=1, epochs=3)
     state = room.train("narrow", task)
@@ -222,7 +247,8 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 columns = {n: np.array(v, np.float32 if n == "dep_delay" else np.int64) for n, v in json.loads(sys.argv[2]).items()}
 found = {"inputs": [i.name for i in session.get_inputs()], "error": None}
 try:
-    found["shape"] = list(session.run(["probability"], columns)[0].shape)
+    answer = session.run(["probability"], columns)[0]
+    found["shape"], found["probabilities"] = list(answer.shape), answer.reshape(-1).tolist()
 except Exception as error:
     found["error"] = str(error)
 print(json.dumps(found))

@@ -41,12 +41,17 @@ class ModelServer(Protocol):
     """Starts and stops the servers of model versions; traffic is somebody else's business."""
 
     def deploy(self, bundle: Bundle) -> Endpoint:
-        """Serve a bundle and return once its server is ready; a repeated call finds the running server.
+        """Serve a bundle and return once its server may have traffic; a repeated call finds the running server.
+
+        Before it returns, every file of the bundle was checked against its manifest, the server runs on the
+        environment of the bundle's own serving lock, gave its recorded answers within their limit, and is warm.
 
         Raises:
-            DataError: the bundle is incomplete or differs from its manifest (nothing was started), or its server ends.
+            DataError: the bundle is incomplete or differs from its manifest, or its serving lock cannot be installed
+                (nothing was started); its server ends, or answers otherwise than recorded.
             NeedsGpu: the bundle holds an artefact that this server cannot run.
-            Unavailable: the server was not ready in time.
+            SetupError: the machine lacks what serving, or building an environment, needs.
+            Unavailable: the server was not ready in time, or a package index did not answer.
         """
 
     def ready(self, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import time
@@ -15,10 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import psutil
 
+from tidegate.clients import probe as probes
 from tidegate.clients import triton_repository as repository
+from tidegate.clients.environments import Environments
 from tidegate.clients.model_server import Endpoint
+from tidegate.clients.triton_install import Installation
 from tidegate.errors import DataError, NeedsGpu, Unavailable
+from tidegate.recorded import PROBE, RecordedAnswers
 from tidegate.stack import ports
+from tidegate.stack.config import ROOT
 from tidegate.stack.supervision import Program, State
 
 if TYPE_CHECKING:
@@ -28,13 +34,14 @@ if TYPE_CHECKING:
     from tidegate.lake import Lake
 
 HOST = "127.0.0.1"
-_REQUIRED = ("model.onnx", "encodings.json")
 _TICK = 0.1  # seconds between two looks at a starting server
 _PROBE_TIMEOUT = 2.0  # seconds
 _END_S = 5.0  # seconds for a killed process to be gone
 _TAIL = 20  # lines of a log worth showing
 _DULL = ("I", "|", "+")  # how Triton's log begins what is mere information, and its tables
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions, by their prefix
+_WARM = "warm"  # file of a version's folder: the pid of its server once that was warmed up
+_log = logging.getLogger(__name__)
 
 
 class Supervisor(Protocol):
@@ -55,12 +62,14 @@ class TritonServer:
 
     Args:
         supervision: what keeps the processes alive, and starts them again with the stack.
-        python: interpreter of the serving environment, which holds nvidia-pytriton and ONNX Runtime.
-        folder: keeps one folder per deployed version: its model repository and endpoint.json.
+        python: interpreter of the installed serving environment, which holds nvidia-pytriton and ONNX Runtime.
+        folder: keeps one folder per deployed version (see `Installation`), and .environments/ for bundles whose
+            serving lock is not that of the installed environment.
         lake: where bundles are.
         prometheus_targets: folder that Prometheus reads *.json lists of targets from.
         timeout_s: for a server to be ready.
         instances: Python processes per server; one answers about 1,000 one-row requests a second.
+        project: the project's folder, which environments are built from.
     """
 
     def __init__(
@@ -72,9 +81,10 @@ class TritonServer:
         prometheus_targets: Path,
         timeout_s: float = 60.0,
         instances: int = 1,
+        project: Path = ROOT,
     ):
         self._supervision = supervision
-        self._python = python
+        self._environments = Environments(python, folder / ".environments", project)
         self._folder = folder
         self._lake = lake
         self._targets = prometheus_targets
@@ -88,20 +98,20 @@ class TritonServer:
                 f"{bundle.name} holds a {bundle.target} artefact, and the embedded Triton runs ONNX on the CPU only; "
                 "serve it by NVIDIA's own image on a machine with a GPU, or set optimise.target to onnx"
             )
-        runtime = repository.find_runtime(self._python)
+        lock = self._installation(bundle).serving_lock(self._lake)
+        runtime = repository.find_runtime(self._environments.python_for(lock))  # may take a minute: before the lock
         with self._locked():
-            is_new = self.endpoint(bundle.name) is None
+            is_new = not self._targets_file(bundle.name).exists()  # never passed a deploy, so it has no traffic
             endpoint = self._install(bundle, runtime)
-            if is_new:
-                self._log_file(bundle.name).unlink(missing_ok=True)  # of an earlier try
             self._supervision.add(self._program(endpoint, runtime))
         try:
             self._await_ready(endpoint)
+            self._rehearse(endpoint, bundle)
+            self._announce(endpoint, bundle)
         except (DataError, Unavailable):
             if is_new:  # the next try gets other ports and the files anew; one that may have traffic is left alone
                 self.retire(bundle.name)
             raise
-        self._write_targets(endpoint, bundle)
         return endpoint
 
     def ready(self, name: str) -> bool:
@@ -129,42 +139,28 @@ class TritonServer:
         """Return where one version listens, or None if it is not deployed."""
         return self.endpoints().get(name)
 
-    def _install(self, bundle: Bundle, runtime: repository.Runtime) -> Endpoint:
-        """Put a version's files in place, complete or not at all, and return the address it keeps from then on."""
-        home = self._folder / bundle.name
-        known = self.endpoint(bundle.name)
-        if known is not None and (home / "digest").read_text(encoding="utf-8") == bundle.digest:
-            return known
-        endpoint = known or self._new_endpoint(bundle.name)
-        aside = self._folder / f".{bundle.name}.{uuid.uuid4().hex}"
-        try:
-            version = aside / "repository" / bundle.delivery / str(bundle.version)
-            self._fetch(bundle, version)
-            config = repository.configuration(bundle.delivery, bundle.dataset.features, self._instances)
-            (version.parent / "config.pbtxt").write_text(config, encoding="utf-8")
-            (version / "model.py").write_text(repository.model_file(runtime), encoding="utf-8")
-            (aside / "digest").write_text(bundle.digest, encoding="utf-8")
-            (aside / "endpoint.json").write_text(endpoint.to_json(), encoding="utf-8")
-            if home.exists():  # another revision of this version: its server must not outlive its files
-                self._supervision.remove(_program_name(bundle.name))
-                shutil.rmtree(home)
-            aside.rename(home)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        return endpoint
+    def _installation(self, bundle: Bundle) -> Installation:
+        return Installation(self._folder / bundle.name, bundle)
 
-    def _fetch(self, bundle: Bundle, to: Path) -> None:
-        manifest = self._lake.require(bundle.key)
-        absent = [name for name in _REQUIRED if name not in manifest["files"]]
-        if absent:
-            raise DataError(f"bundle {bundle.key} lacks {', '.join(absent)}; register the model again")
-        if manifest["digest"] != bundle.digest:
-            raise DataError(
-                f"bundle {bundle.key} is published with digest {manifest['digest'][:16]}, not {bundle.digest[:16]}; "
-                "another revision took its place: register the model again"
-            )
-        to.mkdir(parents=True)
-        self._lake.fetch(bundle.key, to)
+    def _install(self, bundle: Bundle, runtime: repository.Runtime) -> Endpoint:
+        """See that a version's files are those of its bundle, and return the address it keeps from then on."""
+        model = bundle.delivery
+        generated = {
+            f"{model}/config.pbtxt": repository.configuration(model, bundle.dataset.features, self._instances),
+            f"{model}/{bundle.version}/model.py": repository.model_file(runtime),
+        }
+        known, installation = self.endpoint(bundle.name), self._installation(bundle)
+        if known is not None:
+            problem = installation.problem(generated)
+            if problem is None:
+                return known
+            _log.warning("%s is installed anew from its bundle, and its server started again: %s", bundle.name, problem)
+        endpoint = known or self._new_endpoint(bundle.name)
+        program = _program_name(bundle.name)
+        installation.write(self._lake, generated, endpoint, lambda: self._supervision.remove(program))
+        if known is None and program not in self._supervision.states():
+            self._log_file(bundle.name).unlink(missing_ok=True)  # of an earlier try
+        return endpoint
 
     def _new_endpoint(self, name: str) -> Endpoint:
         taken = [port for other in self.endpoints().values() for port in (other.port, other.metrics_port)]
@@ -173,7 +169,7 @@ class TritonServer:
 
     def _program(self, endpoint: Endpoint, runtime: repository.Runtime) -> Program:
         home = self._folder / endpoint.name
-        backends = repository.link_backends(runtime, self._folder / ".backends")
+        backends = repository.link_backends(runtime, home / "backends")
         return Program(
             name=_program_name(endpoint.name),
             command=repository.command(runtime, home / "repository", backends, endpoint),
@@ -197,6 +193,30 @@ class TritonServer:
                 )
             time.sleep(_TICK)  # another process's start: there is no event to await
 
+    def _rehearse(self, endpoint: Endpoint, bundle: Bundle) -> None:
+        """Hold the server to the bundle's recorded answers, and warm it up unless this very process is warm."""
+        recorded = RecordedAnswers.from_json(self._installation(bundle).read(PROBE))
+        features, begun = bundle.dataset.features, time.monotonic()
+        with probes.client() as ask:
+            largest = probes.probe(ask, endpoint, bundle.version, features, recorded)
+            _log.info(
+                "%s answered %d recorded rows, largest difference %.2e (limit %.2e)",
+                bundle.name, len(recorded.rows), largest, recorded.limit,
+            )  # fmt: skip
+            pid, mark = self._pid(endpoint), self._folder / endpoint.name / _WARM
+            if mark.exists() and mark.read_text(encoding="utf-8") == pid:
+                return
+            sent = probes.warm_up(ask, endpoint, bundle.version, features, recorded)
+        with suppress(FileNotFoundError):  # retired meanwhile, which _announce will see
+            mark.write_text(pid, encoding="utf-8")
+        _log.info(
+            "%s was warmed up by %d requests; %.2f s since it was ready", bundle.name, sent, time.monotonic() - begun
+        )
+
+    def _pid(self, endpoint: Endpoint) -> str:
+        state = self._supervision.states().get(_program_name(endpoint.name))
+        return str(state.pid if state else 0)
+
     def _tail(self, endpoint: Endpoint) -> str:
         try:
             lines = self._log_file(endpoint.name).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -209,13 +229,17 @@ class TritonServer:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.log"  # outlives the version's own folder: it tells why a candidate failed
 
-    def _write_targets(self, endpoint: Endpoint, bundle: Bundle) -> None:
+    def _announce(self, endpoint: Endpoint, bundle: Bundle) -> None:
+        """Have Prometheus read the version's server; from now on it may have traffic."""
         labels = {"delivery": bundle.delivery, "version": bundle.name}
         targets = [{"targets": [f"{endpoint.host}:{endpoint.metrics_port}"], "labels": labels}]
         self._targets.mkdir(parents=True, exist_ok=True)
         aside = self._targets / f".{endpoint.name}.{uuid.uuid4().hex}"
-        aside.write_text(json.dumps(targets), encoding="utf-8")
-        os.replace(aside, self._targets_file(endpoint.name))
+        with self._locked():
+            if self.endpoint(endpoint.name) != endpoint:
+                raise DataError(f"{bundle.name} was retired while it was deployed; deploy it again")
+            aside.write_text(json.dumps(targets), encoding="utf-8")
+            os.replace(aside, self._targets_file(endpoint.name))
 
     def _targets_file(self, name: str) -> Path:
         return self._targets / f"{name}.json"

@@ -63,6 +63,7 @@ class Runtime:
             "PATH": f"{self.base / 'bin'}:/usr/bin:/bin",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's wheels report to their maker otherwise
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import Permanent
@@ -48,6 +49,7 @@ class OnnxTarget:
 
     def load(self, path: Path) -> Predict:
         """Open the graph in ONNX Runtime, on the processor."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its wheels report to their maker otherwise
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The optimise stage: convert, compare on real rows, publish. Nothing is published that differs."""
+"""The optimise stage: convert, compare on real rows, record answers, publish. Nothing is published that differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tidegate.errors import DataError
 from tidegate.handoff import Optimised, OptimiseTask
 from tidegate.lake import Lake
 from tidegate.optimise.parity import compare, spread
+from tidegate.optimise.recording import record
 from tidegate.optimise.target import OUTPUT, target
+from tidegate.recorded import PROBE
 from tidegate.workload import log
 
 if TYPE_CHECKING:
@@ -33,23 +35,24 @@ def optimise(task: OptimiseTask) -> Optimised:
         Permanent: the model cannot be converted, or its artefact predicts otherwise.
         DataError: the model or the dataset is another than the handoff says.
     """
-    chosen = target(task.target)
-    chosen.check()
+    kind = target(task.target)
+    kind.check()
     lake = Lake(task.lake)
     done = _published(lake, task)
     if done is not None:
         log("already published", key=done.key)
         return done
     rows = read_rows(lake, task.dataset, "test")
-    rows = rows.take(spread(len(rows), _ROWS))
+    chosen = spread(len(rows), _ROWS)
+    rows = rows.take(chosen)
     with tempfile.TemporaryDirectory(prefix="tidegate-optimise-") as scratch:
         found = _saved_model(lake, task, Path(scratch))
-        artefact = Path(scratch) / chosen.file
+        artefact = Path(scratch) / kind.file
         began = time.monotonic()
-        chosen.convert(found, task.dataset.features, artefact)
+        kind.convert(found, task.dataset.features, artefact)
         log("converted", target=task.target, bytes=artefact.stat().st_size, seconds=time.monotonic() - began)
         reference, slow = _timed(_saved_model_predict(found), rows.columns)
-        optimised, fast = _timed(chosen.load(artefact), rows.columns)
+        optimised, fast = _timed(kind.load(artefact), rows.columns)
         parity = compare(reference, optimised, task.tolerance)
         log("parity", rows=parity.rows, max_difference=parity.max_difference, limit=task.tolerance)
         log("speed", rows=parity.rows, saved_model_ms=slow * 1e3, optimised_ms=fast * 1e3, times=slow / fast)
@@ -60,8 +63,11 @@ def optimise(task: OptimiseTask) -> Optimised:
             "seconds_saved_model": slow,
             "seconds_optimised": fast,
         }
-        with lake.publish(_key(task), model_digest=task.trained.digest, optimised=fields) as draft:
-            artefact.replace(draft.file(chosen.file))
+        recorded = record(lake, task.dataset, chosen, reference, task.tolerance)
+        known = {"model_digest": task.trained.digest, "tolerance": task.tolerance}
+        with lake.publish(_key(task), **known, optimised=fields) as draft:
+            artefact.replace(draft.file(kind.file))
+            draft.file(PROBE).write_text(recorded.to_json(), encoding="utf-8")
     published = _published(lake, task)
     if published is None:
         raise DataError(f"{_key(task)} was replaced while it was published; let one run optimise a request at a time")
@@ -108,8 +114,10 @@ def _published(lake: Lake, task: OptimiseTask) -> Optimised | None:
     manifest = lake.manifest(_key(task))
     if manifest is None or manifest.get("model_digest") != task.trained.digest:
         return None
+    if manifest.get("tolerance") != task.tolerance:  # other recorded answers; none at all by an older version
+        return None
     found = Optimised(**manifest["optimised"], key=_key(task), digest=manifest["digest"])
-    return found if found.target == task.target and found.max_difference <= task.tolerance else None
+    return found if found.target == task.target else None
 
 
 def _key(task: OptimiseTask) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tidegate.bundle import assemble, load
+from tidegate.bundle import assemble, check, load, retain
 from tidegate.delivery import Delivery
-from tidegate.errors import DataError
+from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Bundle, Dataset, Optimised, Request, Trained, Window
 from tidegate.lake import Lake
 
@@ -31,7 +31,12 @@ DELIVERY = Delivery.model_validate(
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
-    for name, text in (("docker/train/requirements.txt", "numpy==2\n"), ("schemas/contracts/things.yaml", "id: x\n")):
+    texts = {
+        "docker/train/requirements.txt": "numpy==2\n",
+        "docker/serve/requirements.txt": "numpy==1\n",
+        "schemas/contracts/things.yaml": "id: x\n",
+    }
+    for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text(text)
     return folder
@@ -45,6 +50,11 @@ def lake(tmp_path: Path) -> Lake:
         draft.file("train.parquet").write_bytes(b"rows")
     with found.publish("optimised/tiny/r1") as draft:
         draft.file("model.onnx").write_bytes(b"graph")
+        draft.file("probe.json").write_text("{}")
+    with found.publish("models/tiny/r1") as draft:
+        draft.file("saved_model/saved_model.pb").write_bytes(b"saved")
+        draft.file("saved_model/variables/variables.index").write_bytes(b"index")
+        draft.file("epochs.json").write_text("[]")
     return found
 
 
@@ -58,8 +68,9 @@ def parts(lake: Lake, **changes: Any) -> dict[str, Any]:
         seconds_optimised=0.1, digest=lake.require("optimised/tiny/r1")["digest"],
     )  # fmt: skip
     trained = Trained(
-        request_id="r1", key="models/tiny/r1", workers=2, steps=3, seconds=4.0, metrics={"auc": 0.7}, digest="m"
-    )
+        request_id="r1", key="models/tiny/r1", workers=2, steps=3, seconds=4.0, metrics={"auc": 0.7},
+        digest=lake.require("models/tiny/r1")["digest"],
+    )  # fmt: skip
     return {"dataset": dataset, "trained": trained, "optimised": optimised, "version": 3, **changes}
 
 
@@ -72,8 +83,13 @@ def test_a_bundle_holds_what_serves_and_what_rebuilds(lake: Lake, root: Path) ->
     assert (bundle.key, bundle.name, bundle.metrics) == ("bundles/tiny/v3", "tiny-v3", {"auc": 0.7})
     files = lake.require(bundle.key)["files"]
     assert sorted(files) == [
-        "bundle.json", "contracts/things.yaml", "encodings.json", "model.onnx", "requirements.txt",
+        "bundle.json", "contracts/things.yaml", "dataset.json", "encodings.json", "model.onnx", "probe.json",
+        "requirements-serve.txt", "requirements-train.txt", "saved_model/saved_model.pb",
+        "saved_model/variables/variables.index",
     ]  # fmt: skip
+    assert lake.read(bundle.key, "requirements-serve.txt") == b"numpy==1\n"
+    assert lake.read(bundle.key, "requirements-train.txt") == b"numpy==2\n"
+    assert json.loads(lake.read(bundle.key, "dataset.json")) == lake.require("datasets/tiny/w")
     story = json.loads(lake.read(bundle.key, "bundle.json"))
     assert story["dataset"]["slices"] == {"a/w": "d"}
     assert story["optimised"]["digest"] == lake.require("optimised/tiny/r1")["digest"]
@@ -86,17 +102,27 @@ def test_the_same_parts_give_the_same_bundle(lake: Lake, root: Path) -> None:
     assert lake.require(first.key) == manifest
 
 
-def test_an_artefact_that_another_revision_replaced_is_refused(lake: Lake, root: Path) -> None:
-    old = parts(lake)["optimised"]
-    with lake.publish("optimised/tiny/r1") as draft:
-        draft.file("model.onnx").write_bytes(b"another graph")
-    with pytest.raises(DataError, match="optimised/tiny/r1 is published with digest"):
-        make(lake, root, optimised=old)
+@pytest.mark.parametrize("part", ["dataset", "trained", "optimised"])
+def test_a_part_that_another_revision_replaced_is_refused(lake: Lake, root: Path, part: str) -> None:
+    old = parts(lake)[part]
+    with lake.publish(old.key) as draft:
+        draft.file("another").write_bytes(b"revision")
+    with pytest.raises(DataError, match=f"{old.key} is published with digest"):
+        make(lake, root, **{part: old})
     assert lake.manifest("bundles/tiny/v3") is None
 
 
-def test_a_missing_lock_publishes_nothing(lake: Lake, root: Path) -> None:
-    (root / "docker/train/requirements.txt").unlink()
+def test_a_model_without_its_saved_model_is_refused(lake: Lake, root: Path) -> None:
+    with lake.publish("models/tiny/r1") as draft:
+        draft.file("epochs.json").write_text("[]")
+    with pytest.raises(DataError, match="models/tiny/r1 has no saved_model/"):
+        make(lake, root)
+    assert lake.manifest("bundles/tiny/v3") is None
+
+
+@pytest.mark.parametrize("environment", ["train", "serve"])
+def test_a_missing_lock_publishes_nothing(lake: Lake, root: Path, environment: str) -> None:
+    (root / f"docker/{environment}/requirements.txt").unlink()
     with pytest.raises(DataError, match=r"requirements\.txt does not exist"):
         make(lake, root)
     assert lake.manifest("bundles/tiny/v3") is None
@@ -108,3 +134,84 @@ def test_a_bundle_is_found_again_by_delivery_and_version(lake: Lake, root: Path)
     assert (made.request, made.target, made.dataset.slices) == (REQUEST, "onnx", {"a/w": "d"})
     with pytest.raises(DataError, match=r"nothing is published at .*bundles/tiny/v4"):
         load(lake, "tiny", 4)
+
+
+def test_a_whole_bundle_passes_its_check(lake: Lake, root: Path) -> None:
+    made = make(lake, root)
+    assert check(lake, made) == lake.require(made.key)
+
+
+def test_a_manifest_that_was_altered_together_with_its_file_is_refused(lake: Lake, root: Path) -> None:
+    made = make(lake, root)
+    path = Path(lake.url.removeprefix("file://")) / made.key / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["model.onnx"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"the manifest of bundle bundles/tiny/v3 .*altered"):
+        check(lake, made)
+
+
+def test_registering_again_mends_a_bundle_whose_file_was_altered(lake: Lake, root: Path, tmp_path: Path) -> None:
+    made = make(lake, root)
+    stored = Path(lake.path(made.key, "model.onnx"))
+    stored.write_bytes(b"gr4ph")  # of the same length
+    with pytest.raises(DataError, match=r"model\.onnx differs from its manifest"):
+        lake.fetch(made.key, tmp_path / "to")
+    assert make(lake, root) == made
+    assert stored.read_bytes() == b"graph"
+    assert lake.fetch(made.key, tmp_path / "to")
+
+
+def test_a_file_beside_those_of_the_manifest_is_refused_but_a_remnant_of_copying_is_not(lake: Lake, root: Path) -> None:
+    made = make(lake, root)
+    folder = Path(lake.path(made.key, "model.onnx")).parent
+    (folder / f"model.onnx.{'0a' * 16}.part").touch()
+    assert check(lake, made)
+    (folder / "saved_model" / "extra.py").touch()
+    with pytest.raises(DataError, match=r"bundles/tiny/v3 has saved_model/extra\.py beside"):
+        check(lake, made)
+
+
+def test_a_bundle_of_an_older_tidegate_is_refused_with_the_remedy(lake: Lake, root: Path) -> None:
+    made = make(lake, root)
+    with lake.publish(made.key) as draft:
+        draft.file("model.onnx").write_bytes(b"graph")
+        draft.file("encodings.json").write_text("{}")
+        draft.file("requirements.txt").write_text("numpy==2\n")
+    old = made.model_copy(update={"digest": lake.require(made.key)["digest"]})
+    with pytest.raises(DataError, match=r"lacks probe\.json, requirements-serve\.txt.*register the model again"):
+        check(lake, old)
+
+
+def bundles(lake: Lake, *versions: int, delivery: str = "tiny") -> None:
+    for version in versions:
+        with lake.publish(f"bundles/{delivery}/v{version}") as draft:
+            draft.file("model.onnx").write_bytes(b"graph")
+
+
+def test_the_newest_bundles_are_kept_and_the_rest_withdrawn(lake: Lake) -> None:
+    bundles(lake, 1, 2, 9, 10, 11)
+    assert retain(lake, "tiny", 3, set()) == [1, 2]
+    assert lake.keys("bundles/tiny") == ["bundles/tiny/v10", "bundles/tiny/v11", "bundles/tiny/v9"]
+    assert retain(lake, "tiny", 3, set()) == []
+
+
+def test_a_bundle_in_use_is_never_withdrawn_however_old(lake: Lake) -> None:
+    bundles(lake, 1, 2, 3, 4, 5)
+    assert retain(lake, "tiny", 1, {2, 4}) == [1, 3]
+    assert lake.keys("bundles/tiny") == ["bundles/tiny/v2", "bundles/tiny/v4", "bundles/tiny/v5"]
+
+
+def test_other_deliveries_are_left_alone(lake: Lake) -> None:
+    bundles(lake, 1, 2)
+    bundles(lake, 1, 2, delivery="tiny2")
+    assert retain(lake, "tiny", 1, set()) == [1]
+    assert len(lake.keys("bundles/tiny2")) == 2
+    assert retain(lake, "unknown", 1, set()) == []
+
+
+def test_keeping_nothing_is_refused(lake: Lake) -> None:
+    bundles(lake, 1)
+    with pytest.raises(SpecError, match=r"serve\.keep is 0"):
+        retain(lake, "tiny", 0, set())
+    assert lake.keys("bundles/tiny") == ["bundles/tiny/v1"]

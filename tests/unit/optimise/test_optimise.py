@@ -1,16 +1,23 @@
-"""Parity and targets, without a model."""
+"""Parity, recorded answers and targets, without a model."""
 
 from __future__ import annotations
 
 import importlib.util
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.errors import DataError, NeedsGpu, Permanent, SpecError
+from tidegate.handoff import Dataset, Feature, Window
+from tidegate.lake import Lake
 from tidegate.optimise.parity import compare, spread
+from tidegate.optimise.recording import ROWS, raw, record
 from tidegate.optimise.target import target
 
 
@@ -47,6 +54,55 @@ def test_rows_to_compare_are_distinct_and_reach_from_first_to_last(rows, at_most
     chosen = spread(rows, at_most)
     assert len(chosen) == len(set(chosen.tolist())) == min(rows, at_most)
     assert not rows or (chosen[0], chosen[-1]) == (0, rows - 1)
+
+
+def feature(name, dtype):
+    return Feature(name=name, encoding="standardise" if dtype == "FP32" else "vocabulary", dtype=dtype, size=1)
+
+
+def recorded_of(folder: Path, rows: np.ndarray):
+    """Record some of `rows` of a dataset of 1,000 held-out rows, whose probability is a thousandth of the row."""
+    lake, count = Lake(f"file://{folder}"), np.arange(1000)
+    table = pa.table({"late": count % 2, "name": [f"n{row}" for row in count], "delay": count / 2})
+    with lake.publish("d") as draft:
+        pq.write_table(table, draft.file("test.parquet"))
+    dataset = Dataset(
+        delivery="tiny", window=Window(start="2013-01-01", end="2013-02-01"), key="d", train_rows=0, test_rows=1000,
+        label="late", features=[feature("name", "BYTES"), feature("delay", "FP32")], digest="d", slices={},
+    )  # fmt: skip
+    return record(lake, dataset, rows, (rows / 1000).astype(np.float32), 1e-4)
+
+
+def test_answers_are_recorded_over_all_compared_rows_with_their_own_raw_values(tmp_path: Path):
+    recorded = recorded_of(tmp_path, np.arange(0, 1000, 3))
+    assert len(recorded.rows) == ROWS == 64
+    assert (recorded.rows[0], recorded.rows[-1]) == (0, 999)
+    assert recorded.columns["name"] == tuple(f"n{row}" for row in recorded.rows)
+    assert recorded.columns["delay"] == tuple(row / 2 for row in recorded.rows)
+    assert recorded.probabilities == pytest.approx([row / 1000 for row in recorded.rows], abs=1e-7)
+    assert set(recorded.columns) == {"name", "delay"}, "the label is no input"
+
+
+def test_the_same_rows_give_the_same_text(tmp_path: Path):
+    first, second = recorded_of(tmp_path / "a", np.arange(1000)), recorded_of(tmp_path / "b", np.arange(1000))
+    assert first.to_json() == second.to_json()
+
+
+def test_fewer_rows_than_wanted_are_all_recorded(tmp_path: Path):
+    assert recorded_of(tmp_path, np.array([5, 6, 7])).rows == (5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "written"),
+    [
+        ("BYTES", ["AA", None], ("AA", None)),
+        ("INT64", [7, None, True], (7, None, 1)),
+        ("FP32", [1, 0.5, None, Decimal("2.5"), False], (1.0, 0.5, None, 2.5, 0.0)),
+        ("FP32", [float("nan"), float("inf")], (None, None)),
+    ],
+)
+def test_raw_values_are_written_as_json_has_them(dtype, values, written):
+    assert raw(feature("x", dtype), values) == written
 
 
 def test_an_unknown_target_is_refused():
