@@ -1,4 +1,4 @@
-"""`rollout__<delivery>`: candidate -> lease -> stages, each shifted and watched -> promoted, or rolled back."""
+"""`rollout__<delivery>`: candidate -> lease -> stages, each shifted and watched -> bake -> promoted, or rolled back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.sdk import DAG, PartitionedAssetTimetable, TaskGroup, chain
 
 from operators.deliveries import valid_deliveries
 from operators.documentation import ROLLOUT, version_param
-from operators.rollout import BeginOperator, PromoteOperator, ShiftOperator, StageSensor, rollout_id
+from operators.rollout import BakeOperator, BeginOperator, PromoteOperator, ShiftOperator, StageSensor, rollout_id
 from operators.support import candidate_asset
 from tidegate.units import utc
 
@@ -34,10 +34,10 @@ for spec in valid_deliveries():
         for position, stage in enumerate(spec.rollout.stages):
             with TaskGroup(group_id=f"stage_{stage.name}"):
                 shift = ShiftOperator(task_id="shift", delivery=name, begin_task="begin", stage=position)
-                watch = StageSensor(
-                    task_id="watch", delivery=name, begin_task="begin", stage=position, shift_task=shift.task_id
-                )
-            steps += [shift, watch]
+                steps += [shift, StageSensor(task_id="watch", delivery=name, begin_task="begin")]
+        with TaskGroup(group_id="bake"):
+            hold = BakeOperator(task_id="hold", delivery=name, begin_task="begin")
+            steps += [hold, StageSensor(task_id="watch", delivery=name, begin_task="begin")]
         chain(*steps, promote)
         # A run's state is that of its leaves: `roll_back` succeeds where it takes a candidate back, so this second leaf
         # fails with `promote`, and the run with it.

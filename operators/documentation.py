@@ -38,11 +38,12 @@ The same `request_id` is trained once: a second run finds what the first publish
 
 ROLLOUT = """
 ### rollout: a candidate to production, in stages
-lease -> deploy -> for each stage: *shift* the weight, then *watch* (pass, hold or fail, from Prometheus) -> promote.
-On a breach the candidate's weight goes to 0 at detection, inside the watching trigger; then `rollback__{delivery}` runs
-and this run ends failed. No data never passes: at the stage's deadline it is rolled back.
+lease -> deploy -> for each stage: *shift* the weight, then *watch* (pass, hold or fail, after every scrape) -> *bake*
+at 100% with the champion still loaded -> promote. On a breach the candidate's weight goes to 0 at detection, inside the
+watching trigger; then `rollback__{delivery}` runs and this run ends failed. No data never passes.
 
-**Run it by hand**: give the `version` of a registered bundle that passed its gate.
+**Run it by hand**: give the `version` of a registered bundle that passed its gate. At a terminal:
+`tidegate rollouts show {delivery} --watch`.
 """
 
 ROLLBACK = """

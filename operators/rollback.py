@@ -50,7 +50,7 @@ class RollbackOperator(BaseOperator):
 
     def _on_trial(self, hands: Hands, candidate: str) -> bool:
         """Whether a version has a candidate's traffic or, as on a retry of this task, a rollout that has not ended."""
-        if candidate in hands.traffic.read(self.delivery).candidates:
+        if candidate in hands.traffic.read(self.delivery).on_trial:
             return True
         rollout = open_of(hands.ledger.rollouts(self.delivery))
         return rollout is not None and rollout.candidate == candidate

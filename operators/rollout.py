@@ -1,4 +1,4 @@
-"""The rollout's tasks: begin under a lease, shift and watch each stage, promote."""
+"""The rollout's tasks: begin under a lease, shift and watch each stage, bake, promote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from operators.hooks import clients
 from operators.hooks.hands import the_hands
-from operators.support import stage_errors, the_delivery, unix_now
+from operators.support import stage_errors, the_delivery
 from operators.triggers.rollout import StageTrigger
 from tidegate.errors import SpecError
 from tidegate.handoff import Verdict
@@ -18,8 +18,8 @@ from tidegate.handoff import Verdict
 if TYPE_CHECKING:
     from tidegate.clients.records import Lease, Rollout
 
-SLACK_S = 120.0
-"""What Airflow is given beyond a stage's own deadline before it ends the wait itself."""
+SLACK_S = 900.0
+"""What Airflow is given beyond a rollout's own deadline before it ends the wait itself."""
 
 
 class BeginOperator(BaseOperator):
@@ -40,9 +40,8 @@ class BeginOperator(BaseOperator):
         with stage_errors():
             hands = the_hands(self.delivery)
             candidate = self._candidate(context)
-            weights = [stage.percent for stage in spec.rollout.stages]
             own = rollout_id(run.dag_id, run.run_id)
-            rollout, lease = actions.begin(hands, self.delivery, candidate, own, own, weights, actor)
+            rollout, lease = actions.begin(hands, self.delivery, candidate, own, own, spec.rollout, actor)
             actions.deploy(hands, rollout.id, lease, actor)
         self.log.info("%s beside %s under fence %d", rollout.candidate, rollout.champion or "no champion", lease.fence)
         return {"rollout": rollout.model_dump(mode="json"), "lease": lease.model_dump(mode="json")}
@@ -59,14 +58,13 @@ class BeginOperator(BaseOperator):
         return f"{self.delivery}-v{found}"
 
 
-class _StageOperator(BaseOperator):
-    """What shifting and watching a stage share."""
+class _BesideChampion(BaseOperator):
+    """What shifting, baking and watching share."""
 
-    def __init__(self, *, delivery: str, begin_task: str, stage: int, **kwargs: Any):
+    def __init__(self, *, delivery: str, begin_task: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.delivery = delivery
         self.begin_task = begin_task
-        self.stage = stage
 
     def begun(self, context: Any) -> tuple[Rollout, Lease]:
         """Return the rollout and its lease; skip where there is no champion to share traffic with."""
@@ -76,47 +74,54 @@ class _StageOperator(BaseOperator):
         return rollout, lease
 
 
-class ShiftOperator(_StageOperator):
+class ShiftOperator(_BesideChampion):
     """Gives the candidate the stage's share of live traffic, and waits until the proxy serves it."""
 
     ui_color = "#cfe3d4"
 
-    def execute(self, context: Any) -> float:
-        """Return when the stage began, Unix seconds."""
+    def __init__(self, *, stage: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.stage = stage
+
+    def execute(self, context: Any) -> None:
+        """Move the traffic."""
         from tidegate.rollout import actions
 
         rollout, lease = self.begun(context)
         run = context["dag_run"]
-        weight = the_delivery(self.delivery).rollout.stages[self.stage].percent
         with stage_errors():
-            split = actions.shift(the_hands(self.delivery), rollout.id, lease, weight, f"{run.dag_id} {run.run_id}")
+            split = actions.shift(the_hands(self.delivery), rollout.id, lease, self.stage, f"{run.dag_id} {run.run_id}")
         self.log.info("%s", dict(split.weights))
-        return unix_now()
 
 
-class StageSensor(_StageOperator):
-    """Watches the stage on Prometheus until it passes or fails; on a breach the traffic is back at detection."""
+class BakeOperator(_BesideChampion):
+    """Begins the bake: the candidate, which passed every stage, holds all traffic while the champion stays loaded."""
+
+    ui_color = "#cfe3d4"
+
+    def execute(self, context: Any) -> None:
+        """Record that it bakes from now on."""
+        from tidegate.rollout import actions
+
+        rollout, lease = self.begun(context)
+        run = context["dag_run"]
+        with stage_errors():
+            actions.bake(the_hands(self.delivery), rollout.id, lease, f"{run.dag_id} {run.run_id}")
+        self.log.info("%s bakes for %.0f s; %s stays loaded", rollout.candidate, rollout.bake_s, rollout.champion)
+
+
+class StageSensor(_BesideChampion):
+    """Watches a stage, or the bake, until it passes or fails; on a breach the traffic is back at detection."""
 
     ui_color = "#f5ecd0"
 
-    def __init__(self, *, shift_task: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.shift_task = shift_task
-
     def execute(self, context: Any) -> None:
-        """Defer to the trigger that looks twice a second."""
+        """Defer to the trigger that looks after each scrape."""
         rollout, lease = self.begun(context)
-        spec = the_delivery(self.delivery).rollout
         self.defer(
-            trigger=StageTrigger(
-                delivery=self.delivery,
-                rollout=rollout.model_dump(mode="json"),
-                lease=lease.model_dump(mode="json"),
-                stage=self.stage,
-                since=float(context["ti"].xcom_pull(task_ids=self.shift_task)),
-            ),
+            trigger=StageTrigger(delivery=self.delivery, rollout_id=rollout.id, lease=lease.model_dump(mode="json")),
             method_name="judged",
-            timeout=timedelta(seconds=spec.deadline + SLACK_S),
+            timeout=timedelta(seconds=rollout.deadline_s + 2 * rollout.bake_s + SLACK_S),
         )
 
     def judged(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tidegate.errors import TidegateError
+from tidegate import rollout_cli
+from tidegate.explained import explained
 
 app = typer.Typer(
     name="tidegate",
@@ -20,17 +19,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn an error of ours into its message and exit code; anything else is a fault and keeps its trace."""
-    try:
-        yield
-    except TidegateError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}", highlight=False, soft_wrap=True)
-        print(error, file=sys.stderr)
-        raise typer.Exit(error.exit_code) from error
 
 
 @app.command()
@@ -117,6 +105,23 @@ def check(
 
 
 @app.command()
+def alerts(
+    write: Annotated[Path | None, typer.Option(help="Write a rule file per delivery into this folder.")] = None,
+) -> None:
+    """Show the Prometheus rules of all deliveries, made from their limits, or write them for your own Prometheus."""
+    from tidegate import alerts as rules
+    from tidegate.delivery import deliveries_folder, read_delivery
+
+    with explained():
+        found = [read_delivery(path) for path in sorted(deliveries_folder().glob("*.yaml"))]
+        if write is None:
+            print(*(rules.text(delivery) for delivery in found), sep="\n")
+            return
+        for path in rules.write(write, found):
+            print(path)
+
+
+@app.command()
 def demo(
     rate: Annotated[float, typer.Option(help="Requests a second of live traffic.")] = 150.0,
 ) -> None:
@@ -125,3 +130,6 @@ def demo(
 
     with explained():
         demonstrate(Console(width=None if sys.stdout.isatty() else 120), rate)
+
+
+rollout_cli.add_to(app)

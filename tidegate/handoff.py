@@ -224,6 +224,7 @@ class Verdict(Handoff):
     checks: list[Check] = Field(default_factory=list)
     candidate: Counts | None = None
     champion: Counts | None = None
+    figures: dict[str, float] = Field(default_factory=dict, description="of the judge's tests: log_evidence, ...")
 
 
 def _figure(value: float | None) -> str:

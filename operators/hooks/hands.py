@@ -18,9 +18,11 @@ CONNECTIONS = (clients.LEDGER, clients.TRAFFIC, clients.SERVING, clients.REGISTR
 
 def hands_from(conns: Mapping[str, Any], delivery: str) -> Hands:
     """Return the clients that a delivery's rollout works with."""
+    from tidegate.bundle import retain
     from tidegate.rollout.actions import Hands
+    from tidegate.rollout.steps import routing_of
 
-    lake, proxy = the_lake(), clients.traffic(conns[clients.TRAFFIC])
+    lake, proxy, spec = the_lake(), clients.traffic(conns[clients.TRAFFIC]), the_delivery(delivery)
     return Hands(
         ledger=clients.ledger(conns[clients.LEDGER]),
         traffic=proxy,
@@ -28,7 +30,9 @@ def hands_from(conns: Mapping[str, Any], delivery: str) -> Hands:
         servers=clients.serving(conns[clients.SERVING], lake),
         registry=clients.registry(conns[clients.REGISTRY]),
         bundle=bundle_of,
-        ttl_s=the_delivery(delivery).rollout.lease,
+        withdraw=lambda name, keep, in_use: retain(lake, name, keep, in_use),
+        ttl_s=spec.rollout.lease,
+        routing=routing_of(spec.serve),
     )
 
 

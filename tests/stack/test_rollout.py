@@ -16,11 +16,14 @@ from tidegate.clients.envoy import EnvoyTraffic
 from tidegate.clients.ledger import Ledger
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.prometheus import PrometheusMetrics
+from tidegate.delivery import RolloutSpec, Stage
 from tidegate.errors import Conflict, LeaseLost
 from tidegate.handoff import Slice, ValidatedSlice, Window
+from tidegate.judge import intervals
 from tidegate.rollout import actions
 
 pytestmark = pytest.mark.stack
+SPEC = RolloutSpec(stages=[Stage(weight=share, requests=1) for share in (0.1, 0.5, 1.0)], bake=0)
 
 
 class Version:
@@ -203,24 +206,29 @@ def test_prometheus_counts_exactly_what_the_versions_answered(stack, traffic, de
     one, two = versions[1], versions[2]
     split = install(traffic, delivery, one, two)
     metrics = PrometheusMetrics(stack.url("prometheus"))
-    since = time.time()
-    until(lambda: metrics.counts([one.name], since - 2, time.time())[one.name] is not None)
+    until(lambda: any(one.name in scrape.versions for scrape in metrics.scrapes([one.name], 5).scrapes))
+    begun = metrics.scrapes([one.name], 5).now
     traffic.write(delivery, {one.name: 50, two.name: 50}, champion=one.name, expected=split.revision, fence=lease.fence)
     two.status = 500
     with Load(stack.url("envoy"), delivery) as load:
         load.reach(300)
-    done = time.time()
+    done = metrics.scrapes([one.name], 5).now
 
-    def latest():
-        return metrics.counts([one.name, two.name, f"{delivery}-v9"], since, time.time())
+    def counted():
+        seen = metrics.scrapes([one.name, two.name, f"{delivery}-v9"], time.time() - begun + 5)
+        scrapes = [scrape for scrape in seen.scrapes if scrape.at >= begun - 2]
+        return list(intervals(scrapes, two.name, one.name)) if scrapes[-1].at > done + 1 else []
 
-    until(lambda: (latest()[two.name].sampled_at or 0) > done + 1)
-    counts = latest()
-    assert counts[f"{delivery}-v9"] is None
-    assert (counts[one.name].requests, counts[one.name].errors) == (one.answered, 0)
-    assert (counts[two.name].requests, counts[two.name].errors) == (two.answered, two.answered)
-    assert 0 < counts[one.name].p50_ms <= counts[one.name].p99_ms < 5000
-    assert time.time() - counts[one.name].sampled_at < 5
+    until(counted)
+    found = counted()
+    assert not any(interval.broken for interval in found)
+
+    def totals(name):
+        did = [getattr(interval, name) for interval in found if getattr(interval, name)]
+        return sum(one.requests for one in did), sum(one.errors for one in did), sum(sum(one.buckets) for one in did)
+
+    assert totals("champion") == (one.answered, 0, one.answered)
+    assert totals("candidate") == (two.answered, two.answered, two.answered)
 
 
 def test_one_of_many_gets_the_lease_and_the_fence_rises_with_each_holder(ledger, delivery):
@@ -368,7 +376,7 @@ def test_a_delivery_is_installed_promoted_rolled_back_and_reverted_under_load(
 
     def start(number):
         rollout, lease = actions.begin(
-            hands, delivery, f"{delivery}-v{number}", f"{delivery}-r{number}", f"run-{number}", [10, 50, 100], "test"
+            hands, delivery, f"{delivery}-v{number}", f"{delivery}-r{number}", f"run-{number}", SPEC, "test"
         )
         actions.deploy(hands, rollout.id, lease, "test")
         return rollout.id, lease
@@ -376,13 +384,14 @@ def test_a_delivery_is_installed_promoted_rolled_back_and_reverted_under_load(
     assert actions.promote(hands, *start(1), "test").outcome == "promoted"
     with Load(stack.url("envoy"), delivery) as load:
         rollout, lease = start(2)
-        for weight in (10, 50, 100):
-            actions.shift(hands, rollout, lease, weight, "test")
+        for stage in range(3):
+            actions.shift(hands, rollout, lease, stage, "test")
             load.reach(len(load.answers) + 30)
+        actions.bake(hands, rollout, lease, "test")
         assert actions.promote(hands, rollout, lease, "test").champion == f"{delivery}-v2"
         assert registry.aliases == {"champion": 2}
         rollout, lease = start(3)
-        actions.shift(hands, rollout, lease, 10, "test")
+        actions.shift(hands, rollout, lease, 0, "test")
         actions.abort_rollout(hands, rollout, delivery, "sensor", "errors 3 above 2")
         with pytest.raises(LeaseLost):
             traffic.write(

@@ -14,11 +14,11 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 from psycopg2.extras import Json, RealDictCursor
 
-from tidegate.clients.records import Event, Lease, Rollout, held_by_other, lost, open_of, still_open
+from tidegate.clients.records import Event, Lease, Rollout, Wish, held_by_other, lost, open_of, still_open
 from tidegate.errors import DataError, SpecError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from tidegate.handoff import ValidatedSlice
 
@@ -35,6 +35,12 @@ CREATE TABLE IF NOT EXISTS tidegate.rollouts (
     phase text NOT NULL, weight int NOT NULL DEFAULT 0, outcome text, reason text NOT NULL DEFAULT '',
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(), ended_at timestamptz
 );
+ALTER TABLE tidegate.rollouts
+    ADD COLUMN IF NOT EXISTS mirrors int[] NOT NULL DEFAULT '{}',
+    ADD COLUMN IF NOT EXISTS deadline_s float8 NOT NULL DEFAULT 3600,
+    ADD COLUMN IF NOT EXISTS bake_s float8 NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS stage int NOT NULL DEFAULT -1, ADD COLUMN IF NOT EXISTS stage_at timestamptz,
+    ADD COLUMN IF NOT EXISTS paused_by text, ADD COLUMN IF NOT EXISTS promote_by text;
 CREATE UNIQUE INDEX IF NOT EXISTS one_open_rollout ON tidegate.rollouts (delivery) WHERE outcome IS NULL;
 CREATE TABLE IF NOT EXISTS tidegate.events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, rollout_id text, delivery text NOT NULL,
@@ -57,6 +63,7 @@ CREATE TABLE IF NOT EXISTS tidegate.quarantine (
 """
 _SCHEMA_ID = hashlib.sha256(_SCHEMA.encode()).hexdigest()[:16]
 _REMAINING = "extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s"
+_READ_AT = "clock_timestamp() AS read_at"
 _TTL = "clock_timestamp() + make_interval(secs => %s)"
 
 
@@ -149,58 +156,79 @@ class Ledger:
             cursor.execute(f"SELECT *, {_REMAINING} FROM tidegate.leases ORDER BY delivery")  # noqa: S608 # constant
             return [Lease.model_validate(dict(row)) for row in cursor.fetchall()]
 
-    def begin_rollout(
-        self, rollout_id: str, delivery: str, champion: str | None, candidate: str, weights: Sequence[int], phase: str
-    ) -> Rollout:
-        """Record a rollout; returns the one recorded under this id if there is one.
+    def begin_rollout(self, rollout: Rollout) -> Rollout:
+        """Record a rollout that begins now; returns the one recorded under its id if there is one.
 
         Raises:
             Conflict: another rollout of the delivery has not ended.
         """
         with self._cursor() as cursor:
             cursor.execute(
-                "INSERT INTO tidegate.rollouts (id, delivery, champion, candidate, weights, phase) "
-                "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (rollout_id, delivery, champion, candidate, list(weights), phase),
-            )
-        known = self.rollout(rollout_id)
+                "INSERT INTO tidegate.rollouts (id, delivery, champion, candidate, weights, mirrors, deadline_s, "
+                "bake_s, phase, stage_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp()) "
+                "ON CONFLICT DO NOTHING",
+                (
+                    rollout.id, rollout.delivery, rollout.champion, rollout.candidate, list(rollout.weights),
+                    list(rollout.mirrors), rollout.deadline_s, rollout.bake_s, rollout.phase,
+                ),
+            )  # fmt: skip
+        known = self.rollout(rollout.id)
         if known is not None:
             return known
-        other = open_of(self.rollouts(delivery))
+        other = open_of(self.rollouts(rollout.delivery))
         if other is None:
-            raise Unavailable(f"rollout {rollout_id} of {delivery} could not be recorded just now: try again")
+            raise Unavailable(f"rollout {rollout.id} of {rollout.delivery} could not be recorded just now: try again")
         raise still_open(other)
 
     def update_rollout(
-        self, rollout_id: str, phase: str, weight: int, outcome: str | None = None, reason: str = ""
+        self, rollout_id: str, phase: str, weight: int, outcome: str | None = None, reason: str = "", stage: int = -1
     ) -> None:
-        """Record how far a rollout has come; with an outcome it has ended.
+        """Record how far a rollout has come, and when it entered this phase and stage; with an outcome it has ended.
 
         Raises:
             DataError: there is no such rollout.
         """
         with self._cursor() as cursor:
             cursor.execute(
-                "UPDATE tidegate.rollouts SET phase = %s, weight = %s, outcome = %s, reason = coalesce(%s, reason), "
-                "ended_at = CASE WHEN %s THEN clock_timestamp() END WHERE id = %s",
-                (phase, weight, outcome, reason or None, outcome is not None, rollout_id),
-            )
+                "UPDATE tidegate.rollouts SET stage_at = CASE WHEN phase = %(phase)s AND stage = %(stage)s "
+                "THEN stage_at ELSE clock_timestamp() END, phase = %(phase)s, stage = %(stage)s, weight = %(weight)s, "
+                "outcome = %(outcome)s, reason = coalesce(%(reason)s, reason), "
+                "ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END WHERE id = %(id)s",
+                {
+                    "phase": phase, "stage": stage, "weight": weight, "outcome": outcome, "reason": reason or None,
+                    "ended": outcome is not None, "id": rollout_id,
+                },
+            )  # fmt: skip
+            if cursor.rowcount == 0:
+                raise DataError(f"there is no rollout {rollout_id}: begin it first")
+
+    def ask(self, rollout_id: str, wish: Wish, actor: str) -> None:
+        """Record what a person asks of the one who watches a rollout: to pass no stage for now, or not to wait.
+
+        Raises:
+            DataError: there is no such rollout.
+        """
+        change = {"pause": "paused_by = %s", "resume": "paused_by = nullif(%s, %s)", "promote": "promote_by = %s"}[wish]
+        values = (actor, actor) if wish == "resume" else (actor,)
+        with self._cursor() as cursor:
+            cursor.execute(f"UPDATE tidegate.rollouts SET {change} WHERE id = %s", (*values, rollout_id))  # noqa: S608
             if cursor.rowcount == 0:
                 raise DataError(f"there is no rollout {rollout_id}: begin it first")
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """Return a rollout by its id."""
         with self._cursor() as cursor:
-            cursor.execute("SELECT * FROM tidegate.rollouts WHERE id = %s", (rollout_id,))
+            cursor.execute(f"SELECT *, {_READ_AT} FROM tidegate.rollouts WHERE id = %s", (rollout_id,))  # noqa: S608 # constant
             row = cursor.fetchone()
         return None if row is None else Rollout.model_validate(dict(row))
 
-    def rollouts(self, delivery: str, limit: int = 20) -> list[Rollout]:
-        """Return a delivery's rollouts, the newest first."""
+    def rollouts(self, delivery: str | None = None, limit: int = 20) -> list[Rollout]:
+        """Return a delivery's rollouts (or everybody's), the newest first."""
         with self._cursor() as cursor:
             cursor.execute(
-                "SELECT * FROM tidegate.rollouts WHERE delivery = %s ORDER BY started_at DESC, id DESC LIMIT %s",
-                (delivery, limit),
+                f"SELECT *, {_READ_AT} FROM tidegate.rollouts WHERE %s::text IS NULL OR delivery = %s "  # noqa: S608
+                "ORDER BY started_at DESC, id DESC LIMIT %s",  # constant
+                (delivery, delivery, limit),
             )
             return [Rollout.model_validate(dict(row)) for row in cursor.fetchall()]
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from tidegate.handoff import Counts
+    from tidegate.judge.series import Scrape
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a source of figures has seen, up to its own present time."""
+
+    now: float
+    """Unix seconds by the source's clock, which is also that of the scrapes."""
+    scrapes: Sequence[Scrape] = field(default_factory=tuple)
+    """Ascending in time."""
 
 
 class Metrics(Protocol):
-    """Counts what each version did in an interval."""
+    """Gives the counters of each version, scrape by scrape."""
 
-    def counts(self, names: Sequence[str], since: float, now: float) -> dict[str, Counts | None]:
-        """Return requests, errors and latencies of each version in [since, now] (Unix seconds).
-
-        None stands for a version about which nothing is known: never seen, no longer scraped, or without a sample at
-        `since`. `Counts.sampled_at` says how fresh the figures are.
+    def scrapes(self, names: Sequence[str], seconds: float) -> Seen:
+        """Return every scrape of the last `seconds` with the counters of these versions.
 
         Raises:
             Unavailable: the source does not answer, or answers with an error.
@@ -27,14 +35,14 @@ class Metrics(Protocol):
 class FakeMetrics:
     """Metrics that gives out prepared answers in turn, the last one for ever; an exception in the list is raised."""
 
-    def __init__(self, answers: Sequence[Mapping[str, Counts | None] | Exception]):
+    def __init__(self, answers: Sequence[Seen | Exception]):
         self._answers = list(answers)
-        self.asked: list[tuple[tuple[str, ...], float, float]] = []
+        self.asked: list[tuple[tuple[str, ...], float]] = []
 
-    def counts(self, names: Sequence[str], since: float, now: float) -> dict[str, Counts | None]:
-        """See Metrics.counts."""
-        self.asked.append((tuple(names), since, now))
+    def scrapes(self, names: Sequence[str], seconds: float) -> Seen:
+        """See Metrics.scrapes."""
+        self.asked.append((tuple(names), seconds))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return {name: answer.get(name) for name in names}
+        return answer

@@ -1,64 +1,34 @@
-"""Counts per version from Prometheus, exactly: raw samples at both ends of the interval, subtracted here.
+"""Counters per version from Prometheus: raw samples, scrape by scrape, with the times at which they were taken.
 
-`increase()` extrapolates and misses the first sample of a new counter, which matters when three errors decide. Instead
-the counters are read at `since` and at `now`. Envoy's uptime tells the cases apart in which a counter is absent or
-smaller: nothing asked of that version yet (zero), Envoy restarted (its counters began again), not scraped (no data).
+`rate()` and `increase()` extrapolate, and miss the first sample of a new counter, which matters when three errors
+decide; so the differences are made by the judge (`tidegate.judge.series`). A range selector without a function gives
+the samples as they were scraped: https://prometheus.io/docs/prometheus/latest/querying/api/#range-vectors
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tidegate.clients.metrics_source import Seen
 from tidegate.errors import Unavailable
-from tidegate.handoff import Counts
+from tidegate.judge.series import Sample, Scrape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_UPTIME = "envoy_server_uptime"
 _REQUESTS = "envoy_cluster_upstream_rq_completed"
 _CLASSES = "envoy_cluster_upstream_rq_xx"
 _BUCKETS = "envoy_cluster_upstream_rq_time_bucket"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What one scrape said about one version: all counters since its cluster or Envoy began."""
-
-    requests: float
-    errors: float = 0.0
-    buckets: Mapping[float, float] = field(default_factory=dict)
-    """Answers within so many milliseconds, cumulative; the last edge is infinite."""
-
-
-@dataclass(frozen=True)
-class Scrape:
-    """All versions at one instant."""
-
-    uptime_s: float | None
-    """Envoy's uptime; None if Envoy was not scraped."""
-    versions: Mapping[str, Sample]
-
-
-def counters(names: Sequence[str]) -> str:
-    """Return the PromQL for Envoy's uptime and the versions' counters."""
-    which = _which(names)
-    return (
-        f'{{__name__="{_UPTIME}"}}'
-        f' or {{__name__="{_REQUESTS}",{which}}}'
-        f' or {{__name__="{_CLASSES}",{which},envoy_response_code_class="5"}}'
-        f' or {{__name__="{_BUCKETS}",{which}}}'
-    )
-
-
-def sample_times(names: Sequence[str]) -> str:
-    """Return the PromQL for the time of each version's newest sample, Unix seconds."""
-    return f"max by (envoy_cluster_name) (timestamp({_REQUESTS}{{{_which(names)}}}))"
+def counters(names: Sequence[str], seconds: float) -> str:
+    """Return the PromQL for every sample of the versions' counters in the last `seconds`."""
+    which = "|".join(sorted(names))
+    kinds = "|".join((_REQUESTS, _CLASSES, _BUCKETS))
+    return f'{{__name__=~"{kinds}",envoy_cluster_name=~"{which}"}}[{max(round(seconds * 1000), 1)}ms]'
 
 
 class PrometheusMetrics:
@@ -75,92 +45,58 @@ class PrometheusMetrics:
         self._timeout_s = timeout_s
         self._http = httpx.Client(timeout=timeout_s, transport=transport)
 
-    def counts(self, names: Sequence[str], since: float, now: float) -> dict[str, Counts | None]:
-        """See Metrics.counts."""
-        before = scrape_of(self._query(counters(names), since))
-        after = scrape_of(self._query(counters(names), now))
-        times = {
-            row["metric"]["envoy_cluster_name"]: float(row["value"][1]) for row in self._query(sample_times(names), now)
-        }
-        return {name: difference(name, before, after, now - since, times.get(name)) for name in names}
+    def scrapes(self, names: Sequence[str], seconds: float) -> Seen:
+        """See Metrics.scrapes; the present time is Prometheus' own."""
+        now = float(self._query("time()")[0])
+        return Seen(now, scrapes_of(self._query(counters(names, seconds))))
+
+    def between(self, names: Sequence[str], start: float, end: float) -> Sequence[Scrape]:
+        """Return every scrape in (start, end], Unix seconds, as long as Prometheus keeps them."""
+        return scrapes_of(self._query(counters(names, end - start), at=end))
 
     def close(self) -> None:
         """Close the connections to the server."""
         self._http.close()
 
-    def _query(self, promql: str, at: float) -> list[dict[str, Any]]:
+    def _query(self, promql: str, at: float | None = None) -> list[Any]:
+        asked = {"query": promql} | ({"time": f"{at:.3f}"} if at is not None else {})
         try:
-            answer = self._http.get(f"{self.url}/api/v1/query", params={"query": promql, "time": f"{at:.3f}"})
+            answer = self._http.get(f"{self.url}/api/v1/query", params=asked)
             answer.raise_for_status()
-            rows: list[dict[str, Any]] = answer.json()["data"]["result"]
+            found: list[Any] = answer.json()["data"]["result"]
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise Unavailable(
                 f"Prometheus at {self.url} did not answer within {self._timeout_s:.0f} s "
                 f"({error or type(error).__name__}): nothing is known, so nothing passes"
             ) from error
-        return rows
+        return found
 
 
-def scrape_of(rows: Sequence[Mapping[str, Any]]) -> Scrape:
-    """Return what one instant query said; rows of several proxies are summed. Pure."""
-    uptime: float | None = None
-    requests: dict[str, float] = {}
-    errors: dict[str, float] = {}
-    buckets: dict[str, dict[float, float]] = {}
-    for row in rows:
-        metric, value = row["metric"], float(row["value"][1])
-        name = metric.get("envoy_cluster_name", "")
-        if metric["__name__"] == _UPTIME:
-            uptime = value if uptime is None else min(uptime, value)
-        elif metric["__name__"] == _REQUESTS:
-            requests[name] = requests.get(name, 0.0) + value
-        elif metric["__name__"] == _CLASSES:
-            errors[name] = errors.get(name, 0.0) + value
-        else:
-            edges = buckets.setdefault(name, {})
-            edge = float(metric["le"])
-            edges[edge] = edges.get(edge, 0.0) + value
-    versions = {name: Sample(count, errors.get(name, 0.0), buckets.get(name, {})) for name, count in requests.items()}
-    return Scrape(uptime, versions)
+def scrapes_of(rows: Sequence[Mapping[str, Any]]) -> list[Scrape]:
+    """Return what a range selector gave, by the time of each scrape; series of one version are summed. Pure.
 
-
-def difference(name: str, before: Scrape, after: Scrape, seconds: float, sampled_at: float | None) -> Counts | None:
-    """Return what a version did between two scrapes that lie `seconds` apart; None where that is not known. Pure."""
-    late = after.versions.get(name)
-    if late is None or after.uptime_s is None:
-        return None
-    restarted = after.uptime_s < seconds
-    if before.uptime_s is None and not restarted:
-        return None
-    early = before.versions.get(name)
-    if early is None or restarted or late.requests < early.requests:
-        early = Sample(0.0)
-    buckets = {edge: count - early.buckets.get(edge, 0.0) for edge, count in sorted(late.buckets.items())}
-    return Counts(
-        requests=late.requests - early.requests,
-        errors=max(late.errors - early.errors, 0.0),
-        p50_ms=quantile(0.5, buckets),
-        p99_ms=quantile(0.99, buckets),
-        sampled_at=sampled_at,
-    )
-
-
-def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
-    """Return the q-quantile of cumulative buckets (edge -> count within it), linear inside a bucket; pure.
-
-    As Prometheus' histogram_quantile does; beyond the last finite edge the answer is that edge. None without counts.
+    A version is in a scrape if its count of requests is.
     """
-    edges = sorted(buckets.items())
-    if not edges or not edges[-1][1] > 0:
-        return None
-    rank = q * edges[-1][1]
-    for (low, below), (edge, within) in pairwise([(0.0, 0.0), *edges]):
-        if within >= rank:
-            if math.isinf(edge):
-                return low
-            return low + (edge - low) * (rank - below) / (within - below) if within > below else edge
-    return None
-
-
-def _which(names: Sequence[str]) -> str:
-    return f'envoy_cluster_name=~"{"|".join(sorted(names))}"'
+    requests: dict[float, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    errors: dict[float, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    within: dict[float, dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(float)))
+    for row in rows:
+        metric, name = row["metric"], row["metric"].get("envoy_cluster_name", "")
+        for at, text in row["values"]:
+            moment, value = float(at), float(text)
+            if metric["__name__"] == _REQUESTS:
+                requests[moment][name] += value
+            elif metric["__name__"] == _BUCKETS:
+                within[moment][name][float(metric["le"])] += value
+            elif metric.get("envoy_response_code_class") == "5":
+                errors[moment][name] += value
+    return [
+        Scrape(
+            moment,
+            {
+                name: Sample(count, errors[moment][name], dict(within[moment][name]))
+                for name, count in sorted(requests[moment].items())
+            },
+        )
+        for moment in sorted(requests)
+    ]

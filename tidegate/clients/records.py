@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -36,13 +36,31 @@ class Rollout(Handoff):
     delivery: str
     champion: str | None = Field(description="in production when it began; None for the first delivery")
     candidate: str
-    weights: tuple[int, ...] = Field(description="percent per stage")
+    weights: tuple[int, ...] = Field(description="percent per stage; 0 for a mirror")
+    mirrors: tuple[int, ...] = Field(default=(), description="percent mirrored per stage; empty: none")
+    deadline_s: float = Field(default=3600.0, description="seconds from the beginning to the bake")
+    bake_s: float = Field(default=0.0, description="seconds at 100% before it is the champion")
     phase: str
+    stage: int = Field(default=-1, description="position of the stage it has reached; -1 before the first")
     weight: int = 0
     outcome: str | None = Field(default=None, description="promoted, rolled_back or reverted; None while open")
     reason: str = ""
     started_at: datetime
+    stage_at: datetime | None = Field(default=None, description="when it entered its stage, or its bake")
     ended_at: datetime | None = None
+    read_at: datetime | None = Field(default=None, description="the ledger's own clock when it answered")
+    paused_by: str | None = Field(default=None, description="who asked that no stage passes for now")
+    promote_by: str | None = Field(default=None, description="who asked to go on without waiting for the judge")
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it began, by the ledger's clock."""
+        return (self.read_at - self.started_at).total_seconds() if self.read_at else 0.0
+
+    @property
+    def stage_age_s(self) -> float:
+        """Seconds since it entered its stage, or its bake, by the ledger's clock."""
+        return (self.read_at - self.stage_at).total_seconds() if self.read_at and self.stage_at else 0.0
 
 
 class Event(Handoff):
@@ -55,6 +73,10 @@ class Event(Handoff):
     actor: str
     fence: int | None
     detail: dict[str, Any]
+
+
+Wish = Literal["pause", "resume", "promote"]
+"""What a person may ask of the one who watches a rollout."""
 
 
 class Records(Protocol):
@@ -72,15 +94,16 @@ class Records(Protocol):
     def lease(self, delivery: str) -> Lease | None:
         """Return the last lease of a delivery; None if there never was one."""
 
-    def begin_rollout(
-        self, rollout_id: str, delivery: str, champion: str | None, candidate: str, weights: Sequence[int], phase: str
-    ) -> Rollout:
+    def begin_rollout(self, rollout: Rollout) -> Rollout:
         """Record a rollout; see Ledger.begin_rollout."""
 
     def update_rollout(
-        self, rollout_id: str, phase: str, weight: int, outcome: str | None = None, reason: str = ""
+        self, rollout_id: str, phase: str, weight: int, outcome: str | None = None, reason: str = "", stage: int = -1
     ) -> None:
-        """Record how far a rollout has come; with an outcome it has ended."""
+        """Record how far a rollout has come; see Ledger.update_rollout."""
+
+    def ask(self, rollout_id: str, wish: Wish, actor: str) -> None:
+        """Record what a person asks of the one who watches a rollout; see Ledger.ask."""
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """Return a rollout by its id."""
@@ -175,47 +198,49 @@ class FakeLedger:
         old = self._leases.get(delivery)
         return old and old.model_copy(update={"remaining_s": (old.expires_at - self.now).total_seconds()})
 
-    def begin_rollout(
-        self, rollout_id: str, delivery: str, champion: str | None, candidate: str, weights: Sequence[int], phase: str
-    ) -> Rollout:
+    def begin_rollout(self, rollout: Rollout) -> Rollout:
         """See Ledger.begin_rollout."""
-        known = self.rollout(rollout_id)
+        known = self.rollout(rollout.id)
         if known is not None:
             return known
-        other = open_of(self.rollouts(delivery))
+        other = open_of(self.rollouts(rollout.delivery))
         if other is not None:
             raise still_open(other)
-        self._rollouts[rollout_id] = Rollout(
-            id=rollout_id,
-            delivery=delivery,
-            champion=champion,
-            candidate=candidate,
-            weights=tuple(weights),
-            phase=phase,
-            started_at=self.now,
-        )
-        return self._rollouts[rollout_id]
+        self._rollouts[rollout.id] = rollout.model_copy(update={"started_at": self.now, "stage_at": self.now})
+        return self._known(rollout.id)
 
     def update_rollout(
-        self, rollout_id: str, phase: str, weight: int, outcome: str | None = None, reason: str = ""
+        self, rollout_id: str, phase: str, weight: int, outcome: str | None = None, reason: str = "", stage: int = -1
     ) -> None:
         """See Ledger.update_rollout."""
-        known = self.rollout(rollout_id)
-        if known is None:
-            raise DataError(f"there is no rollout {rollout_id}: begin it first")
-        changes: dict[str, Any] = {"phase": phase, "weight": weight, "outcome": outcome}
+        known = self._known(rollout_id)
+        changes: dict[str, Any] = {"phase": phase, "weight": weight, "outcome": outcome, "stage": stage}
         changes |= {"reason": reason or known.reason, "ended_at": self.now if outcome else None}
+        if (phase, stage) != (known.phase, known.stage):
+            changes["stage_at"] = self.now
         self._rollouts[rollout_id] = known.model_copy(update=changes)
+
+    def ask(self, rollout_id: str, wish: Wish, actor: str) -> None:
+        """See Ledger.ask."""
+        known = self._known(rollout_id)
+        changes: dict[str, dict[str, str | None]] = {
+            "pause": {"paused_by": actor},
+            "resume": {"paused_by": None},
+            "promote": {"promote_by": actor},
+        }
+        self._rollouts[rollout_id] = known.model_copy(update=changes[wish])
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """See Records.rollout."""
         self._answer()
-        return self._rollouts.get(rollout_id)
+        found = self._rollouts.get(rollout_id)
+        return found and found.model_copy(update={"read_at": self.now})
 
     def rollouts(self, delivery: str, limit: int = 20) -> list[Rollout]:
         """See Records.rollouts."""
         self._answer()
-        return [rollout for rollout in reversed(self._rollouts.values()) if rollout.delivery == delivery][:limit]
+        mine = [name for name, rollout in self._rollouts.items() if rollout.delivery == delivery]
+        return [self._known(name) for name in reversed(mine)][:limit]
 
     def log(
         self,
@@ -251,6 +276,12 @@ class FakeLedger:
         lease = Lease(delivery=delivery, holder=holder, fence=fence, expires_at=expires_at, remaining_s=ttl_s)
         self._leases[delivery] = lease
         return lease
+
+    def _known(self, rollout_id: str) -> Rollout:
+        known = self.rollout(rollout_id)
+        if known is None:
+            raise DataError(f"there is no rollout {rollout_id}: begin it first")
+        return known
 
     def _answer(self) -> None:
         if self.away is not None:

@@ -64,8 +64,8 @@ class Knowledge:
 
 
 def on_trial(split: Split) -> dict[str, int]:
-    """Return the versions that must not go on without a live owner. The one place that says which they are."""
-    return split.candidates
+    """Return the versions that must not go on without a live owner, mirrored ones among them."""
+    return split.on_trial
 
 
 def seen(known: Knowledge, delivery: str, split: Split, now: float) -> Knowledge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tidegate.judge.thresholds import judge
+from tidegate.judge.series import Did, Interval, Sample, Scrape, intervals
+from tidegate.judge.stage import StageJudge, budgets
 
-__all__ = ["judge"]
+__all__ = ["Did", "Interval", "Sample", "Scrape", "StageJudge", "budgets", "intervals"]

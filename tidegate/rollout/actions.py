@@ -1,4 +1,4 @@
-"""What the DAGs do to live traffic, each step repeatable: begin, deploy, shift, promote, abort, roll back, reconcile.
+"""What is done to live traffic, each step repeatable: begin, deploy, shift, bake, promote, abort, roll back, reconcile.
 
 Every change is made under a lease with its fencing number by compare-and-set, and is an event in the ledger. The way
 back needs less: `abort` moves traffic even while the ledger is away, and the log follows later (`reconcile`).
@@ -6,7 +6,8 @@ back needs less: `abort` moves traffic even while the ledger is away, and the lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.records import Lease, Rollout
@@ -28,17 +29,22 @@ from tidegate.rollout.steps import (
     outcome_of,
     plan_of,
     record,
+    renewed,
     require_ready,
     state_of,
     under_lease,
     version_of,
 )
 
+if TYPE_CHECKING:
+    from tidegate.delivery import RolloutSpec
+
 __all__ = [
     "Hands",
     "Outcome",
     "abort",
     "abort_rollout",
+    "bake",
     "begin",
     "deploy",
     "promote",
@@ -50,7 +56,7 @@ __all__ = [
 
 
 def begin(
-    hands: Hands, delivery: str, candidate: str, rollout_id: str, holder: str, weights: Sequence[int], actor: str
+    hands: Hands, delivery: str, candidate: str, rollout_id: str, holder: str, spec: RolloutSpec, actor: str
 ) -> tuple[Rollout, Lease]:
     """Take the lease and record a rollout; the same rollout_id again continues it.
 
@@ -60,7 +66,7 @@ def begin(
         candidate: the version on trial, as flights-v3.
         rollout_id: a deterministic id, such as the DAG run's.
         holder: who holds the lease, the same over retries.
-        weights: percent per stage, rising to 100.
+        spec: its stages, deadline and bake; fixed by now, whatever the delivery's file says later.
         actor: who asked for it, for the log.
 
     Raises:
@@ -76,11 +82,21 @@ def begin(
         raise NotAllowed(f"rollout {rollout_id} of {known.candidate} has ended ({known.outcome}): begin a new one")
     if known is None and split.champion == candidate:
         raise NotAllowed(f"{candidate} is the champion of {delivery} already: there is nothing to roll out")
-    lease = hands.ledger.acquire(delivery, holder, hands.ttl_s, floor=split.fence)
+    lease = hands.ledger.acquire(delivery, holder, hands.ttl_s, floor=split.fence + 1)
+    asked = Rollout(
+        id=rollout_id,
+        delivery=delivery,
+        champion=split.champion,
+        candidate=candidate,
+        weights=tuple(stage.percent for stage in spec.stages),
+        mirrors=tuple(stage.mirror_percent for stage in spec.stages),
+        deadline_s=spec.deadline,
+        bake_s=spec.bake,
+        phase=Phase.BEGUN.value,
+        started_at=datetime.now(UTC),
+    )
     try:
-        rollout = hands.ledger.begin_rollout(
-            rollout_id, delivery, split.champion, candidate, weights, Phase.BEGUN.value
-        )
+        rollout = hands.ledger.begin_rollout(asked)
     except Conflict:
         hands.ledger.release(lease)
         raise
@@ -97,55 +113,75 @@ def deploy(hands: Hands, rollout_id: str, lease: Lease, actor: str) -> Endpoint:
         Unavailable: the server is not ready.
     """
     rollout, lease = under_lease(hands, rollout_id, lease)
-    after, _ = plans.advance(plan_of(rollout), state_of(rollout), plans.Deployed())
-    endpoint = hands.servers.deploy(hands.bundle(rollout.delivery, version_of(rollout.candidate)))
+    after, _ = plans.advance(plan_of(rollout), state_of(rollout), plans.Deployed(), rollout.age_s)
+    with renewed(hands, lease):  # loading and warming a model may take longer than a lease lasts
+        endpoint = hands.servers.deploy(hands.bundle(rollout.delivery, version_of(rollout.candidate)))
     require_ready(hands, rollout.candidate)
     hands.ledger.renew(lease, hands.ttl_s)
-    split = hands.traffic.route(rollout.delivery, endpoint.name, endpoint.address)
+    split = hands.traffic.route(rollout.delivery, endpoint.name, endpoint.address, hands.routing)
     record(hands, rollout, after)
     note(hands, rollout, "deployed", actor, lease, split, address=endpoint.address)
     return endpoint
 
 
-def shift(hands: Hands, rollout_id: str, lease: Lease, weight: int, actor: str) -> Split:
-    """Give the candidate one stage's share of the traffic, in percent, and wait until the proxy serves it.
+def shift(hands: Hands, rollout_id: str, lease: Lease, stage: int, actor: str) -> Split:
+    """Give the candidate the share of a stage (its position), and wait until the proxy serves it.
 
     Raises:
         LeaseLost: the lease has expired or was taken over, or traffic was moved under a higher fence.
-        NotAllowed: the rollout was aborted, or this is not its next stage.
+        NotAllowed: the rollout was aborted or is too late, or this is not its next stage.
         Conflict: somebody else changed the traffic meanwhile.
         Unavailable: ledger, server or proxy do not answer.
     """
+    return _move(hands, rollout_id, lease, plans.Shift(stage), "shifted", actor)
+
+
+def bake(hands: Hands, rollout_id: str, lease: Lease, actor: str) -> Split:
+    """Let the candidate, which has passed every stage, hold all traffic while the champion stays loaded.
+
+    Raises:
+        NotAllowed: not every stage was passed.
+        LeaseLost, Conflict, Unavailable: see `shift`.
+    """
+    return _move(hands, rollout_id, lease, plans.Bake(), "baking", actor)
+
+
+def _move(hands: Hands, rollout_id: str, lease: Lease, event: plans.Event, kind: str, actor: str) -> Split:
     rollout, lease = under_lease(hands, rollout_id, lease)
-    after, effects = plans.advance(plan_of(rollout), state_of(rollout), plans.Shift(weight))
+    after, effects = plans.advance(plan_of(rollout), state_of(rollout), event, rollout.age_s)
     require_ready(hands, rollout.candidate)
-    split = apply_weights(hands, rollout, lease.fence, effects, f"{actor}: stage of {weight}%")
+    step = "bake" if kind == "baking" else f"stage of {plan_of(rollout).steps[after.stage]}"
+    split = apply_weights(hands, rollout, lease.fence, effects, f"{actor}: {step}")
     record(hands, rollout, after)
-    note(hands, rollout, "shifted", actor, lease, split)
-    hands.proxy.confirm(rollout.delivery, split.weights)
+    note(hands, rollout, kind, actor, lease, split)
+    hands.proxy.confirm(rollout.delivery, split.weights, split.mirrors)
     return split
 
 
 def promote(hands: Hands, rollout_id: str, lease: Lease, actor: str) -> Outcome:
     """Make the candidate the champion: traffic, alias, then the old champion's server goes and the lease is given back.
 
-    Where there was no champion this is the first delivery: the candidate gets all traffic at once.
+    Where there was no champion this is the first delivery: the candidate gets all traffic at once. A person who asked
+    to promote takes upon himself what the judge would have waited for.
 
     Raises:
-        NotAllowed: not every stage was passed.
+        NotAllowed: not every stage was passed, or it has not baked.
         LeaseLost, Conflict, Unavailable: see `shift`.
     """
     rollout = known_rollout(hands, rollout_id)
     if rollout.phase == Phase.PROMOTED and rollout.outcome is not None:
         return outcome_of(rollout, "already", rollout.candidate, rollout.champion, f"{rollout.candidate} is promoted")
     rollout, lease = under_lease(hands, rollout_id, lease)
-    after, effects = plans.advance(plan_of(rollout), state_of(rollout), plans.Promote())
+    event = plans.Promote(forced=rollout.promote_by is not None)
+    after, effects = plans.advance(plan_of(rollout), state_of(rollout), event, rollout.age_s)
     require_ready(hands, rollout.candidate)
     split = apply_weights(hands, rollout, lease.fence, effects, f"{actor}: promoted")
-    hands.proxy.confirm(rollout.delivery, split.weights)
+    hands.proxy.confirm(rollout.delivery, split.weights, split.mirrors)
     finish(hands, rollout, lease, actor, effects)
-    record(hands, rollout, after, "promoted", "every stage was passed" if rollout.champion else "the first delivery")
-    note(hands, rollout, "promoted", actor, lease, split)
+    why = "every stage was passed" if rollout.champion else "the first delivery"
+    why = f"{rollout.promote_by} asked not to wait" if rollout.promote_by else why
+    record(hands, rollout, after, "promoted", why)
+    note(hands, rollout, "promoted", actor, lease, split, reason=why)
     hands.ledger.release(lease)
     was = f" after {rollout.champion}" if rollout.champion else ", the first of its delivery"
     sentence = f"{rollout.candidate} is the champion{was}"

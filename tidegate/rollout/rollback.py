@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from tidegate.clients.records import Lease, Rollout, open_of
 from tidegate.errors import Unavailable
 from tidegate.rollout import plan as plans
@@ -17,6 +19,7 @@ from tidegate.rollout.steps import (
     outcome_of,
     plan_of,
     record,
+    renewed,
     require_ready,
     state_of,
     version_of,
@@ -57,7 +60,7 @@ def rollback(
     try:
         target = _target(hands, delivery, rollback_id, rollout_id)
     except Unavailable:
-        if hands.traffic.read(delivery).candidates:  # the traffic does not wait for the ledger
+        if hands.traffic.read(delivery).on_trial:  # the traffic does not wait for the ledger
             abort(hands.traffic, delivery, f"{actor}: {reason}")
         raise
     if target is not None and target.outcome is None and target.phase != _REVERTING:
@@ -82,14 +85,14 @@ def _target(hands: Hands, delivery: str, rollback_id: str, rollout_id: str | Non
 
 def _undo(hands: Hands, rollout: Rollout, rollback_id: str, actor: str, reason: str) -> Outcome:
     delivery, cause = rollout.delivery, f"{actor}: {reason}"
-    if hands.traffic.read(delivery).candidates:
+    if hands.traffic.read(delivery).on_trial:
         abort_rollout(hands, rollout.id, delivery, actor, reason)
     lease = _seize(hands, delivery, rollback_id)
-    after, effects = plans.advance(plan_of(rollout), state_of(rollout), plans.RollBack())
+    after, effects = plans.advance(plan_of(rollout), state_of(rollout), plans.RollBack(), rollout.age_s)
     if rollout.champion is not None:
         _revive(hands, rollout, lease, actor, rollout.champion)
     split = apply_weights(hands, rollout, lease.fence, effects, cause)
-    hands.proxy.confirm(delivery, split.weights)
+    hands.proxy.confirm(delivery, split.weights, split.mirrors)
     note(hands, rollout, "traffic_verified", actor, lease, split)
     finish(hands, rollout, lease, actor, effects)
     hands.registry.drop_alias(delivery, "candidate")
@@ -126,7 +129,16 @@ def _begin_revert(
     hands.bundle(delivery, version_of(previous))
     own_id = _revert_id(rollback_id)
     lease = _seize(hands, delivery, own_id)
-    rollout = hands.ledger.begin_rollout(own_id, delivery, current, previous, [100], _REVERTING)
+    asked = Rollout(
+        id=own_id,
+        delivery=delivery,
+        champion=current,
+        candidate=previous,
+        weights=(100,),
+        phase=_REVERTING,
+        started_at=datetime.now(UTC),
+    )
+    rollout = hands.ledger.begin_rollout(asked)
     hands.ledger.update_rollout(own_id, _REVERTING, 0, reason=reason)
     note(hands, rollout, "revert_begun", actor, lease, champion=current, to=previous, reason=reason)
     return _revert(hands, known_rollout(hands, own_id), actor)
@@ -141,7 +153,7 @@ def _revert(hands: Hands, rollout: Rollout, actor: str) -> Outcome:
     lease = _seize(hands, delivery, rollout.id)
     _revive(hands, rollout, lease, actor, previous)
     cause = f"{actor}: {rollout.reason}"
-    split = write_weights(hands, delivery, {previous: 100}, previous, lease.fence, cause)
+    split = write_weights(hands, delivery, plans.SetWeights({previous: 100}, previous), lease.fence, cause)
     hands.proxy.confirm(delivery, split.weights)
     note(hands, rollout, "traffic_verified", actor, lease, split)
     effects: tuple[plans.Effect, ...] = (plans.MoveAliases(previous),)
@@ -159,18 +171,19 @@ def _revive(hands: Hands, rollout: Rollout, lease: Lease, actor: str, name: str)
     """See that a version can serve: its server ready, from its bundle if need be, and its route known."""
     if name in hands.traffic.read(rollout.delivery).endpoints and hands.servers.ready(name):
         return
-    endpoint = hands.servers.deploy(hands.bundle(rollout.delivery, version_of(name)))
+    with renewed(hands, lease):
+        endpoint = hands.servers.deploy(hands.bundle(rollout.delivery, version_of(name)))
     require_ready(hands, name)
-    split = hands.traffic.route(rollout.delivery, endpoint.name, endpoint.address)
+    split = hands.traffic.route(rollout.delivery, endpoint.name, endpoint.address, hands.routing)
     note(hands, rollout, "revived", actor, lease, split, version=name)
 
 
 def _seize(hands: Hands, delivery: str, holder: str) -> Lease:
-    floor = hands.traffic.read(delivery).fence
-    lease = hands.ledger.acquire(delivery, holder, hands.ttl_s, floor=floor, seize=True)
-    if lease.fence < floor:  # our own lease from before an abort: give it back and take a new one above the fence
+    fence = hands.traffic.read(delivery).fence
+    lease = hands.ledger.acquire(delivery, holder, hands.ttl_s, floor=fence + 1, seize=True)
+    if lease.fence < fence:  # our own lease from before an abort: give it back and take a new one above the fence
         hands.ledger.release(lease)
-        lease = hands.ledger.acquire(delivery, holder, hands.ttl_s, floor=floor, seize=True)
+        lease = hands.ledger.acquire(delivery, holder, hands.ttl_s, floor=fence + 1, seize=True)
     return lease
 
 

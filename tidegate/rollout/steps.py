@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tidegate.clients.model_server import ModelServer
 from tidegate.clients.records import Lease, Records, Rollout
-from tidegate.clients.traffic import Proxy, Split, Traffic
+from tidegate.clients.traffic import Proxy, Routing, Split, Traffic
+from tidegate.delivery import ServeSpec
 from tidegate.errors import Conflict, DataError, LeaseLost, Unavailable
 from tidegate.handoff import Bundle, Handoff
 from tidegate.rollout import plan as plans
@@ -40,8 +43,12 @@ class Hands:
     registry: Aliases
     bundle: Callable[[str, int], Bundle]
     """The bundle of (delivery, version), from the lake."""
-    ttl_s: float = 60.0
+    withdraw: Callable[[str, int, Collection[int]], list[int]] = lambda _delivery, _keep, _in_use: []
+    """Withdraws bundles of a delivery beyond its newest ones, but those in use; returns their versions."""
+    ttl_s: float = 15.0
     """Seconds after which a lease expires unless renewed."""
+    routing: Routing = field(default_factory=Routing)
+    """How callers are kept on a version, or ask for one."""
 
 
 class Outcome(Handoff):
@@ -56,6 +63,16 @@ class Outcome(Handoff):
     """The version that gave way."""
     sentence: str
     """For people."""
+
+
+def routing_of(serve: ServeSpec) -> Routing:
+    """Return how a delivery's callers are kept on a version, or ask for one."""
+    sticky = serve.sticky
+    return Routing(
+        sticky_header=sticky.header if sticky else None,
+        sticky_cookie=sticky.cookie if sticky else None,
+        pin_header=serve.pin,
+    )
 
 
 def version_of(name: str) -> int:
@@ -96,15 +113,20 @@ def abort(traffic: Traffic, delivery: str, cause: str) -> Split:
     raise Conflict(f"traffic of {delivery} was changed by others {_TRIES} times while it was being aborted")
 
 
-def abort_rollout(hands: Hands, rollout_id: str, delivery: str, actor: str, reason: str) -> Split:
-    """Abort, then record it: what a breach asks for, at detection. Works, less the record, while the ledger is away."""
+def abort_rollout(
+    hands: Hands, rollout_id: str, delivery: str, actor: str, reason: str, evidence: Mapping[str, Any] | None = None
+) -> Split:
+    """Abort, then record it with its evidence: what a breach asks for, at detection.
+
+    Works, less the record, while the ledger is away.
+    """
     split = abort(hands.traffic, delivery, f"{actor}: {reason}")
     try:
         rollout = hands.ledger.rollout(rollout_id)
         if rollout is not None and rollout.phase not in ENDED:
-            after, _ = plans.advance(plan_of(rollout), state_of(rollout), plans.Abort())
-            hands.ledger.update_rollout(rollout_id, after.phase.value, after.weight, reason=reason)
-        detail = traffic_detail(split) | {"reason": reason}
+            after, _ = plans.advance(plan_of(rollout), state_of(rollout), plans.Abort(), rollout.age_s)
+            hands.ledger.update_rollout(rollout_id, after.phase.value, after.weight, reason=reason, stage=after.stage)
+        detail = traffic_detail(split) | {"reason": reason} | dict(evidence or {})
         hands.ledger.log(delivery, "aborted", actor, fence=split.fence, rollout_id=rollout_id, detail=detail)
     except Unavailable as error:
         _log.warning("%s was aborted to %s; the log follows later: %s", delivery, split.champion, error)
@@ -135,14 +157,41 @@ def under_lease(hands: Hands, rollout_id: str, lease: Lease) -> tuple[Rollout, L
     return rollout, hands.ledger.renew(lease, hands.ttl_s)
 
 
+@contextmanager
+def renewed(hands: Hands, lease: Lease) -> Iterator[None]:
+    """Keep a lease alive, from a thread of its own, during a call that may take longer than the lease lasts."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(hands.ttl_s / 3):
+            try:
+                hands.ledger.renew(lease, hands.ttl_s)
+            except LeaseLost as lost:
+                _log.warning("%s", lost)
+                return
+            except Unavailable as away:
+                _log.warning("the lease was not renewed, trying again: %s", away)
+
+    thread = threading.Thread(target=keep, name="tidegate-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def plan_of(rollout: Rollout) -> Plan:
     """Return what a recorded rollout is about."""
-    return Plan(candidate=rollout.candidate, champion=rollout.champion, weights=rollout.weights)
+    mirrors = rollout.mirrors or (0,) * len(rollout.weights)
+    steps = tuple(plans.Step(weight, mirror) for weight, mirror in zip(rollout.weights, mirrors, strict=True))
+    return Plan(rollout.candidate, rollout.champion, steps, rollout.deadline_s, rollout.bake_s)
 
 
 def state_of(rollout: Rollout) -> State:
-    """Return where a recorded rollout stands."""
-    return State(Phase(rollout.phase), rollout.weight)
+    """Return where a recorded rollout stands; its times are seconds since it began, as `rollout.age_s` is."""
+    since = rollout.age_s - rollout.stage_age_s
+    return State(Phase(rollout.phase), rollout.stage, rollout.weight, began=0.0, since=since)
 
 
 def require_ready(hands: Hands, name: str) -> None:
@@ -160,19 +209,26 @@ def apply_weights(hands: Hands, rollout: Rollout, fence: int, effects: tuple[pla
     split = hands.traffic.read(rollout.delivery)
     for effect in effects:
         if isinstance(effect, plans.SetWeights):
-            split = write_weights(hands, rollout.delivery, effect.weights, effect.champion, fence, cause)
+            split = write_weights(hands, rollout.delivery, effect, fence, cause)
     return split
 
 
-def write_weights(
-    hands: Hands, delivery: str, weights: Mapping[str, int], champion: str, fence: int, cause: str
-) -> Split:
+def write_weights(hands: Hands, delivery: str, effect: plans.SetWeights, fence: int, cause: str) -> Split:
     """Share the traffic so under this fence, unless it is shared just so already."""
     split = hands.traffic.read(delivery)
-    wanted = {name: weights.get(name, 0) for name in split.endpoints}
-    if dict(split.weights) == wanted and split.champion == champion and split.fence == fence:
+    wanted = {name: effect.weights.get(name, 0) for name in split.endpoints}
+    same = dict(split.weights) == wanted and dict(split.mirrors) == effect.mirrors
+    if same and split.champion == effect.champion and split.fence == fence:
         return split
-    return hands.traffic.write(delivery, weights, champion=champion, expected=split.revision, fence=fence, cause=cause)
+    return hands.traffic.write(
+        delivery,
+        effect.weights,
+        champion=effect.champion,
+        expected=split.revision,
+        fence=fence,
+        cause=cause,
+        mirrors=effect.mirrors,
+    )
 
 
 def finish(hands: Hands, rollout: Rollout, lease: Lease, actor: str, effects: tuple[plans.Effect, ...]) -> None:
@@ -190,7 +246,7 @@ def finish(hands: Hands, rollout: Rollout, lease: Lease, actor: str, effects: tu
 
 def record(hands: Hands, rollout: Rollout, state: State, outcome: str | None = None, reason: str = "") -> None:
     """Record how far a rollout has come; with an outcome it has ended."""
-    hands.ledger.update_rollout(rollout.id, state.phase.value, state.weight, outcome, reason)
+    hands.ledger.update_rollout(rollout.id, state.phase.value, state.weight, outcome, reason, state.stage)
 
 
 def note(
@@ -204,7 +260,8 @@ def note(
 
 def traffic_detail(split: Split) -> dict[str, Any]:
     """Return what an event says about a split."""
-    return {"revision": split.revision, "weights": dict(split.weights), "champion": split.champion}
+    mirrors = {"mirrors": dict(split.mirrors)} if split.mirrors else {}
+    return {"revision": split.revision, "weights": dict(split.weights), "champion": split.champion, **mirrors}
 
 
 def outcome_of(rollout: Rollout, outcome: str, champion: str | None, left: str | None, sentence: str) -> Outcome:

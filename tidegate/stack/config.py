@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,7 @@ class StackConfig:
     installation: str
     """Eight hexadecimal digits: marks the processes and the run-time folder of this installation."""
     ports: Mapping[str, int]
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def load(cls, var: Path | None = None, *, new_ports: bool = False) -> StackConfig:

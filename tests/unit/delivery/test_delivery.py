@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidegate import schemas
-from tidegate.delivery import delivery_named, project_root, read_delivery
+from tidegate.delivery import RolloutSpec, delivery_named, project_root, read_delivery
 from tidegate.yamlfile import SpecProblems
 
 TEXT = (project_root() / "schemas" / "deliveries" / "flights.yaml").read_text()
@@ -47,6 +47,12 @@ def test_only_a_declared_model_can_be_asked_for() -> None:
         ("window: 1 month", "window: 5 hours", "(file)", "", "1 hour"),
         ("lateness: 10m", "lateness: soon", "sources.weather.kafka.lateness", "'soon'", "10m"),
         ("weight: 50%", "weight: 5%", "rollout", "", "10%, 50%, 100%"),
+        ("weight: 50%", "mirror: 50%", "rollout", "", "as in mirror, 10%, 50%, 100%"),
+        ("weight: 50%,", "weight: 50%, mirror: 50%,", "rollout.stages.1", "", "keep one of them"),
+        ("requests: 150,", "requests: 15000,", "rollout", "", "ask for fewer, or give it more time"),
+        ("at_least: 5s", "at_least: 5s, at_most: 2s", "rollout.stages.2", "", "raise at_most"),
+        ("deadline: 10m", "deadline: 20s", "rollout", "", "raise the deadline"),
+        ("false_alarms: 1%", "false_alarms: 0%", "rollout.false_alarms", "", ""),
         ("weight: 100%", "weight: 90%", "rollout", "", "10%, 50%, 100%"),
         ("errors: 1%,", "erors: 1%,", "rollout.limits.erors", "'erors'", "spelling"),
         ("delivery: flights", "delivery: Flights", "delivery", "'Flights'", ""),
@@ -73,6 +79,27 @@ def test_a_mistake_names_field_line_value_and_remedy(
         line = path.read_text().splitlines()[problem.line - 1]
         assert value.strip("'") in line
     assert remedy in problem.remedy
+
+
+def test_a_stage_whose_requests_cannot_come_in_time_is_told_with_the_sum(tmp_path: Path) -> None:
+    with pytest.raises(SpecProblems) as caught:
+        read_delivery(write(tmp_path, "requests: 150,", "requests: 15000,"))
+    assert "stage 10 asks for 15000 requests; at 150/s they take 1000 s, its time is 600 s" in str(caught.value)
+
+
+def test_a_careful_default_is_there_for_all_that_a_rollout_needs() -> None:
+    spec = RolloutSpec()
+    assert [(stage.percent, stage.at_least) for stage in spec.stages] == [(10, 60.0), (50, 60.0), (100, 60.0)]
+    assert (spec.false_alarms, spec.bake, spec.deadline, spec.lease) == (0.01, 600.0, 3600.0, 15.0)
+
+
+def test_callers_are_kept_on_a_version_by_a_header_or_a_cookie(tmp_path: Path) -> None:
+    path = write(tmp_path, "keep: 3}", "keep: 3, sticky: {cookie: session}, pin: x-version}")
+    serve = read_delivery(path).serve
+    assert serve.sticky is not None
+    assert (serve.sticky.cookie, serve.sticky.header, serve.pin) == ("session", None, "x-version")
+    with pytest.raises(SpecProblems, match="exactly one of header, cookie"):
+        read_delivery(write(tmp_path, "keep: 3}", "keep: 3, sticky: {cookie: session, header: x-user}}"))
 
 
 def test_a_source_in_two_places_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """A rollback that an alert asks for: about its candidate, or about nothing."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
 from operators import rollback
 from operators.rollback import RollbackOperator
-from tidegate.clients.records import FakeLedger
+from tidegate.clients.records import FakeLedger, Rollout
 from tidegate.clients.traffic import FakeTraffic
 
 
@@ -34,6 +35,13 @@ def asked(monkeypatch):
     return calls
 
 
+def begun(candidate, phase):
+    return Rollout(
+        id="r", delivery="flights", champion="flights-v1", candidate=candidate, weights=(10, 100), phase=phase,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+
+
 def run(**params):
     context = {"params": params, "dag_run": SimpleNamespace(dag_id="rollback__flights", run_id="alert__1")}
     return RollbackOperator(task_id="rollback", delivery="flights").execute(context)["outcome"]
@@ -49,14 +57,14 @@ def test_an_alert_about_a_candidate_with_traffic_rolls_it_back_without_the_ledge
 
 
 def test_a_retry_goes_on_after_the_traffic_has_gone_back(hands, asked):
-    hands.ledger.begin_rollout("r", "flights", "flights-v1", "flights-v2", [10, 100], "aborted")
+    hands.ledger.begin_rollout(begun("flights-v2", "aborted"))
     assert run(candidate="flights-v2") == "rolled_back"
 
 
 @pytest.mark.parametrize("late", ["flights-v1", "flights-v2", "flights-v9"])
 def test_an_alert_that_comes_late_touches_neither_the_champion_nor_another_candidate(hands, asked, late):
     assert run(candidate=late) == "nothing"
-    hands.ledger.begin_rollout("r", "flights", "flights-v1", "flights-v3", [10, 100], "shifted")
+    hands.ledger.begin_rollout(begun("flights-v3", "staged"))
     assert run(candidate=late) == "nothing"
     assert asked == []
 

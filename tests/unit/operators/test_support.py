@@ -60,7 +60,7 @@ def test_permanent_errors_fail_at_once_and_retryable_ones_are_retried():
     [
         WorkloadTrigger("local", "train-flights-1"),
         KafkaRequestTrigger("events", "retrain", "group"),
-        StageTrigger("flights", {"id": "r"}, {"holder": "h"}, 1, 1000.0),
+        StageTrigger("flights", "rollout__flights/r", {"holder": "h"}),
     ],
 )
 def test_a_trigger_is_made_again_from_what_it_serialises(trigger):

@@ -1,3 +1,5 @@
+import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -5,10 +7,16 @@ import pytest
 from tidegate.clients.model_server import FakeModelServer
 from tidegate.clients.records import FakeLedger
 from tidegate.clients.traffic import FakeTraffic, Split
+from tidegate.delivery import RolloutSpec, Stage
 from tidegate.errors import Conflict, DataError, LeaseLost, Unavailable
 from tidegate.rollout import actions
 from tidegate.rollout.plan import NotAllowed
 
+SPEC = RolloutSpec(
+    stages=[Stage(weight=0.1, requests=1), Stage(weight=0.5, requests=1), Stage(weight=1.0, requests=1)],
+    deadline=3600,
+    bake=100,
+)
 AWAY = Unavailable("the ledger's Postgres at 127.0.0.1:5432 did not answer within 3 s")
 
 
@@ -38,7 +46,7 @@ def hands():
 def start(hands, version, rollout_id=None):
     rollout_id = rollout_id or f"r{version}"
     rollout, lease = actions.begin(
-        hands, "flights", f"flights-v{version}", rollout_id, f"run-{rollout_id}", [10, 50, 100], "dag"
+        hands, "flights", f"flights-v{version}", rollout_id, f"run-{rollout_id}", SPEC, "dag"
     )
     actions.deploy(hands, rollout.id, lease, "dag")
     return rollout.id, lease
@@ -47,9 +55,18 @@ def start(hands, version, rollout_id=None):
 def deliver(hands, version):
     rollout, lease = start(hands, version)
     if hands.traffic.read("flights").champion is not None:
-        for weight in (10, 50, 100):
-            actions.shift(hands, rollout, lease, weight, "dag")
+        for stage in range(3):
+            actions.shift(hands, rollout, lease, stage, "dag")
+        bake(hands, rollout, lease)
     return actions.promote(hands, rollout, lease, "dag")
+
+
+def bake(hands, rollout, lease):
+    """Hold 100% for the bake's 100 s, the lease renewed as a watch does."""
+    actions.bake(hands, rollout, lease, "dag")
+    for _ in range(2):
+        hands.ledger.wait(50)
+        hands.ledger.renew(lease, 60)
 
 
 @pytest.fixture
@@ -78,15 +95,17 @@ def test_the_first_delivery_gets_everything_at_once(hands):
 def test_a_candidate_goes_through_every_stage_and_the_old_champion_goes(delivered):
     rollout, lease = start(delivered, 2)
     seen = []
-    for weight in (10, 50, 100):
-        actions.shift(delivered, rollout, lease, weight, "dag")
+    for stage in range(3):
+        actions.shift(delivered, rollout, lease, stage, "dag")
         seen.append(weights(delivered))
     assert seen == [
         {"flights-v1": 90, "flights-v2": 10},
         {"flights-v1": 50, "flights-v2": 50},
         {"flights-v2": 100},
     ]
+    bake(delivered, rollout, lease)
     assert "flights-v1" in delivered.servers.deployed, "the champion stays warm until the end"
+    assert delivered.traffic.read("flights").champion == "flights-v1", "and it is still where a way back leads"
     actions.promote(delivered, rollout, lease, "dag")
     assert list(delivered.servers.deployed) == ["flights-v2"]
     assert delivered.registry.aliases == {"champion": 2}
@@ -133,7 +152,7 @@ def test_no_traffic_moves_without_a_live_lease(delivered):
     rollout, lease = start(delivered, 2)
     delivered.ledger.wait(61)
     with pytest.raises(LeaseLost):
-        actions.shift(delivered, rollout, lease, 10, "dag")
+        actions.shift(delivered, rollout, lease, 0, "dag")
     assert weights(delivered) == {"flights-v1": 100}
 
 
@@ -141,7 +160,7 @@ def test_no_traffic_moves_while_the_ledger_is_away(delivered):
     rollout, lease = start(delivered, 2)
     delivered.ledger.away = AWAY
     with pytest.raises(Unavailable):
-        actions.shift(delivered, rollout, lease, 10, "dag")
+        actions.shift(delivered, rollout, lease, 0, "dag")
     assert weights(delivered) == {"flights-v1": 100}
 
 
@@ -149,7 +168,7 @@ def test_a_candidate_whose_server_is_not_ready_gets_no_traffic(delivered):
     rollout, lease = start(delivered, 2)
     delivered.servers.retire("flights-v2")
     with pytest.raises(Unavailable, match="server of flights-v2 is not ready"):
-        actions.shift(delivered, rollout, lease, 10, "dag")
+        actions.shift(delivered, rollout, lease, 0, "dag")
     assert weights(delivered) == {"flights-v1": 100}
 
 
@@ -162,7 +181,7 @@ def test_a_candidate_that_cannot_be_served_never_gets_a_route(delivered):
 
 def at_ten_percent(hands, version=2):
     rollout, lease = start(hands, version)
-    actions.shift(hands, rollout, lease, 10, "dag")
+    actions.shift(hands, rollout, lease, 0, "dag")
     return rollout, lease
 
 
@@ -175,7 +194,7 @@ def test_an_abort_gives_the_champion_everything_and_bars_whoever_moved_it(delive
         assert weights(delivered) == {"flights-v1": 100}
     delivered.ledger.away = None
     with pytest.raises((LeaseLost, NotAllowed)):
-        actions.shift(delivered, rollout, lease, 10, "dag")
+        actions.shift(delivered, rollout, lease, 0, "dag")
     split = delivered.traffic.read("flights")
     with pytest.raises(LeaseLost):
         delivered.traffic.write(
@@ -231,7 +250,7 @@ def test_a_person_rolls_back_the_running_rollout_and_takes_its_lease_over(delive
     outcome = actions.rollback(delivered, "flights", "b1", "a person", "looks odd")
     assert outcome.outcome == "rolled_back"
     with pytest.raises((LeaseLost, NotAllowed)):
-        actions.shift(delivered, rollout, lease, 50, "dag")
+        actions.shift(delivered, rollout, lease, 1, "dag")
     assert weights(delivered) == {"flights-v1": 100}
 
 
@@ -241,7 +260,7 @@ def test_a_rollback_that_dies_midway_is_finished_by_the_next_call(delivered, bro
     owner = {"confirm": delivered.proxy, "retire": delivered.servers, "set_alias": delivered.registry}[broken]
     whole = getattr(owner, broken)
 
-    def dies(*_):
+    def dies(*_, **__):
         raise Unavailable("killed")
 
     setattr(owner, broken, dies)
@@ -323,12 +342,20 @@ def test_a_first_delivery_that_is_rolled_back_leaves_nothing(hands):
     assert weights(hands) == {}
 
 
-def test_promotion_may_be_repeated_and_needs_100_percent(delivered):
+def test_promotion_may_be_repeated_and_needs_the_whole_bake(delivered):
     rollout, lease = at_ten_percent(delivered)
     with pytest.raises(NotAllowed):
         actions.promote(delivered, rollout, lease, "dag")
-    for weight in (50, 100):
-        actions.shift(delivered, rollout, lease, weight, "dag")
+    with pytest.raises(NotAllowed):
+        actions.bake(delivered, rollout, lease, "dag")
+    for stage in (1, 2):
+        actions.shift(delivered, rollout, lease, stage, "dag")
+    actions.bake(delivered, rollout, lease, "dag")
+    delivered.ledger.wait(50)
+    with pytest.raises(NotAllowed, match="baking at 100% and cannot be promoted"):
+        actions.promote(delivered, rollout, lease, "dag")
+    delivered.ledger.renew(lease, 60)
+    delivered.ledger.wait(50)
     actions.promote(delivered, rollout, lease, "dag")
     assert actions.promote(delivered, rollout, lease, "dag").outcome == "already"
 
@@ -409,3 +436,85 @@ def test_a_new_lease_is_above_the_fences_that_aborts_left_behind(delivered):
         actions.abort(delivered.traffic, "flights", "guard: the ledger is away")
     deliver(delivered, 2)
     assert weights(delivered) == {"flights-v2": 100}
+
+
+def test_a_person_may_promote_without_waiting_and_the_record_says_who(delivered):
+    rollout, lease = at_ten_percent(delivered)
+    delivered.ledger.ask(rollout, "promote", "ada")
+    assert actions.promote(delivered, rollout, lease, "dag").outcome == "promoted"
+    assert weights(delivered) == {"flights-v2": 100}
+    assert delivered.ledger.rollout(rollout).reason == "ada asked not to wait"
+
+
+def test_what_goes_wrong_while_it_bakes_leads_back_to_the_champion(delivered):
+    rollout, lease = start(delivered, 2)
+    for stage in range(3):
+        actions.shift(delivered, rollout, lease, stage, "dag")
+    actions.bake(delivered, rollout, lease, "dag")
+    assert weights(delivered) == {"flights-v2": 100}
+    actions.abort_rollout(delivered, rollout, "flights", "judge at bake", "slower")
+    assert weights(delivered) == {"flights-v1": 100}
+    outcome = actions.rollback(delivered, "flights", "b1", "dag", "slower", rollout_id=rollout)
+    assert (outcome.outcome, outcome.champion) == ("rolled_back", "flights-v1")
+
+
+def test_reconcile_ends_a_rollout_whose_deadline_passed_and_gives_its_watcher_a_minute(delivered):
+    rollout, lease = at_ten_percent(delivered)
+    for _ in range(72):
+        delivered.ledger.wait(50)
+        delivered.ledger.renew(lease, 60)
+    assert actions.reconcile(delivered, "flights") == []
+    delivered.ledger.wait(55)
+    delivered.ledger.renew(lease, 60)
+    delivered.ledger.wait(10)
+    (sentence,) = actions.reconcile(delivered, "flights")
+    assert "its deadline of 3600 s has passed" in sentence
+    assert delivered.ledger.rollout(rollout).outcome == "rolled_back"
+
+
+def test_a_lease_is_kept_alive_while_a_server_takes_long_to_load(delivered):
+    deploy, renewals = delivered.servers.deploy, threading.Event()
+    renew = delivered.ledger.renew
+
+    def counted(lease, ttl_s):
+        renewals.set()
+        return renew(lease, ttl_s)
+
+    def slow(bundle):
+        assert renewals.wait(5), "the lease is renewed while the server loads"
+        return deploy(bundle)
+
+    hands = replace(delivered, ttl_s=0.3)
+    hands.servers.deploy, hands.ledger.renew = slow, counted
+    rollout, lease = actions.begin(hands, "flights", "flights-v2", "r2", "run", SPEC, "dag")
+    renewals.clear()
+    actions.deploy(hands, rollout.id, lease, "dag")
+
+
+def test_a_mirror_copies_traffic_and_ends_with_the_abort(delivered):
+    spec = SPEC.model_copy(update={"stages": [Stage(mirror=1.0, requests=1), *SPEC.stages]})
+    rollout, lease = actions.begin(delivered, "flights", "flights-v2", "r2", "run", spec, "dag")
+    actions.deploy(delivered, rollout.id, lease, "dag")
+    split = actions.shift(delivered, rollout.id, lease, 0, "dag")
+    assert (weights(delivered), dict(split.mirrors)) == ({"flights-v1": 100}, {"flights-v2": 100})
+    actions.abort_rollout(delivered, rollout.id, "flights", "judge", "bad")
+    assert not delivered.traffic.read("flights").mirrors
+
+
+def test_reconcile_withdraws_old_bundles_but_not_the_way_back(delivered):
+    asked = []
+
+    def withdraw(delivery, keep, in_use):
+        asked.append((delivery, keep, sorted(in_use)))
+        return [7] if len(asked) == 1 else []
+
+    for version in (2, 3):
+        deliver(delivered, version)
+    hands = replace(delivered, withdraw=withdraw)
+    (sentence,) = actions.reconcile(hands, "flights", keep=2)
+    assert "withdrew the bundles of v7" in sentence
+    assert asked == [("flights", 2, [2, 3])]
+    assert actions.reconcile(hands, "flights", keep=2) == []
+    start(delivered, 4)
+    actions.reconcile(hands, "flights", keep=2)
+    assert len(asked) == 2, "while a rollout runs nothing is withdrawn"
