@@ -34,6 +34,7 @@ _STATE = "state.json"
 _FILES = {"cds.yaml": resources.clusters, "rds.yaml": resources.routes}  # in the order in which things are added
 _log = logging.getLogger(__name__)
 _POLL_S = 0.02
+_STUCK_S = 2.0  # a holder writes three small files; longer than this it stands still
 _ADMIN_TIMEOUT_S = 2.0
 _QUIET_S = resources.RETRY_PAUSE_S + 0.05  # a request between two tries is in no figure of Envoy's
 
@@ -57,6 +58,7 @@ class EnvoyTraffic:
         self._drain_s = drain_s
         self._home = xds.parent / "traffic"
         self._http: httpx.Client | None = None
+        self._held = 0  # the inode of the lock's file while it is held
 
     def deliveries(self) -> list[str]:
         """Return the names of deliveries with a split, sorted."""
@@ -239,16 +241,46 @@ class EnvoyTraffic:
 
     def _replace(self, target: Path, text: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._home / f".{target.name}"  # whoever holds the lock is the only one to write it
+        aside = self._home / f".{target.name}.{self._held}"  # a name of this hold alone
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if self._lock.stat().st_ino != self._held:
+            aside.unlink()
+            raise Conflict(f"{self._lock} was taken over while this process stood still: read the traffic again")
         os.replace(aside, target)
+
+    @property
+    def _lock(self) -> Path:
+        return self._home / ".lock"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock, if need be by taking it from a holder that stood still for `_STUCK_S`.
+
+        A stopped process (SIGSTOP, a frozen container) keeps its lock for ever, and the way back must not wait for it.
+        So the lock's file is replaced by a new one; who then goes on finds another file there and writes nothing.
+        """
         self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        until = time.monotonic() + _STUCK_S
+        while True:
+            with self._lock.open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        _log.warning("the holder of %s has stood still for %g s: taking it over", self._lock, _STUCK_S)
+                        self._break()
+                        until = time.monotonic() + _STUCK_S
+                    time.sleep(_POLL_S / 4)  # flock has no time-out, and a signal for one would need the main thread
+                    continue
+                self._held = os.fstat(lock.fileno()).st_ino
+                if self._lock.stat().st_ino == self._held:  # else it was replaced between open and flock
+                    yield
+                    return
+
+    def _break(self) -> None:
+        fresh = self._home / f".lock.{os.getpid()}.{time.monotonic_ns()}"
+        fresh.touch()
+        os.replace(fresh, self._lock)

@@ -1,7 +1,11 @@
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +20,7 @@ from tidegate.clients.envoy import EnvoyTraffic
 from tidegate.clients.envoy_resources import addresses, clusters, from_json, mirrored, reached, routes, served, to_json
 from tidegate.clients.traffic import FakeTraffic, Routing, Split
 from tidegate.errors import Conflict, DataError, LeaseLost, SpecError, TidegateError, Unavailable
+from tidegate.rollout.steps import abort
 
 NAMES = ("flights-v1", "flights-v2", "flights-v3")
 
@@ -368,3 +373,41 @@ def test_an_envoy_that_is_away_is_named_and_one_without_an_address_is_refused(tm
         EnvoyTraffic(tmp_path / "xds", admin).applied("flights")
     with pytest.raises(SpecError, match="no admin address"):
         EnvoyTraffic(tmp_path / "xds").applied("flights")
+
+
+def test_a_writer_that_stands_still_is_passed_by_and_writes_nothing_when_it_goes_on(traffic, tmp_path):
+    """A process stopped in the midst of raising a candidate must neither hold up the way back nor undo it later."""
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tidegate.clients.envoy import EnvoyTraffic\n"
+        "from tidegate.errors import Conflict\n"
+        "made = EnvoyTraffic(Path(sys.argv[1]))\n"
+        "load = made._load\n"
+        "def stopped():\n"
+        "    found = load()\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "    return found\n"
+        "made._load = stopped\n"
+        "try:\n"
+        "    made.write('flights', {'flights-v1': 0, 'flights-v2': 100}, champion='flights-v1', expected=3, fence=1)\n"
+        "except Conflict as error:\n"
+        "    print(error)\n"
+        "    sys.exit(7)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(traffic.xds)], stdout=subprocess.PIPE, text=True)
+    try:
+        _, status = os.waitpid(child.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        begun = time.monotonic()
+        after = abort(traffic, "flights", "guard")
+        assert time.monotonic() - begun < 5
+        child.send_signal(signal.SIGCONT)
+        told, _ = child.communicate(timeout=20)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 7
+    assert "was taken over while this process stood still" in told
+    assert traffic.read("flights") == after
+    assert after.weights == {"flights-v1": 100, "flights-v2": 0}
