@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := .venv/bin
 
-.PHONY: help demo test unit check up status down envs env-validate lock clean prerequisites
+.PHONY: help demo test faults unit check up status down envs env-validate lock clean prerequisites
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ demo: envs ## the main job on real data: ingest, train, gate, roll out, promote 
 
 test: envs ## unit tests, then stack tests on the real services
 	@$(RUN)/pytest
+
+faults: envs ## kill and freeze every part in the middle of rollouts, and see production stay well: an hour, a table
+	@$(RUN)/python -m tests.faults
 
 unit: .venv/.ready ## unit tests only: no network, no services, under a minute
 	@$(RUN)/pytest tests/unit

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidegate.delivery import deliveries_folder
 from tidegate.errors import SetupError
 from tidegate.stack import daemon
 from tidegate.stack.config import write_private
@@ -68,7 +69,7 @@ def environment(cfg: StackConfig) -> dict[str, str]:
             "TIDEGATE_ROOT": str(paths.root),
             "TIDEGATE_LAKE": f"file://{paths.lake}",
             "TIDEGATE_PYTHON_TRAIN": str(paths.python_train),
-            "TIDEGATE_DELIVERIES": str(paths.root / "schemas" / "deliveries"),
+            "TIDEGATE_DELIVERIES": str(deliveries_folder().resolve()),
             "MLFLOW_TRACKING_URI": cfg.url("mlflow"),
             "GIT_PYTHON_REFRESH": "quiet",
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tidegate import alerts
-from tidegate.delivery import Delivery, read_delivery
+from tidegate.delivery import Delivery, deliveries_folder, read_delivery
 from tidegate.errors import SpecError
 from tidegate.stack import cache, daemon
 from tidegate.stack.config import write_private, write_public
@@ -30,7 +30,7 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
         cfg.paths.triton_targets.mkdir(parents=True, exist_ok=True)
         if not cfg.paths.guard_token.exists():
             write_private(cfg.paths.guard_token, cfg.secrets["guard"])
-        alerts.write(cfg.paths.rules, _deliveries(cfg))
+        alerts.write(cfg.paths.rules, _deliveries())
         write_public(_home(cfg, "prometheus") / "prometheus.yaml", yaml.safe_dump(scraping(cfg), sort_keys=False))
         prometheus()
 
@@ -110,10 +110,10 @@ def routing(cfg: StackConfig) -> dict[str, Any]:
     return {"route": route, "receivers": [{"name": "board"}, {"name": "relay", "webhook_configs": [webhook]}]}
 
 
-def _deliveries(cfg: StackConfig) -> list[Delivery]:
+def _deliveries() -> list[Delivery]:
     """All deliveries without mistakes; `tidegate check` shows the others'."""
     found = []
-    for path in sorted((cfg.paths.root / "schemas" / "deliveries").glob("*.yaml")):
+    for path in sorted(deliveries_folder().glob("*.yaml")):
         try:
             found.append(read_delivery(path))
         except SpecError:
