@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := .venv/bin
 
-.PHONY: help demo test faults unit check up status down envs env-validate lock clean prerequisites
+.PHONY: help demo test faults faults-sample unit check up status down envs env-validate lock clean prerequisites
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: envs ## unit tests, then stack tests on the real services
 
 faults: envs ## kill and freeze every part in the middle of rollouts, and see production stay well: an hour, a table
 	@$(RUN)/python -m tests.faults
+
+faults-sample: envs ## eight of them, the same each time: some six minutes
+	@$(RUN)/pytest tests/faults/test_sample.py
 
 unit: .venv/.ready ## unit tests only: no network, no services, under a minute
 	@$(RUN)/pytest tests/unit

@@ -29,7 +29,9 @@ for spec in valid_deliveries():
         default_args={"retries": 1, "retry_delay": timedelta(seconds=5), "execution_timeout": timedelta(minutes=10)},
     ) as dag:
         begin = BeginOperator(task_id="begin", delivery=name)
-        promote = PromoteOperator(task_id="promote", delivery=name, begin_task="begin", trigger_rule="none_failed")
+        promote = PromoteOperator(
+            task_id="promote", delivery=name, begin_task="begin", trigger_rule="none_failed", retries=3
+        )  # a registry that is away for a moment must not cost a good candidate its promotion
         steps = [begin]
         for position, stage in enumerate(spec.rollout.stages):
             with TaskGroup(group_id=f"stage_{stage.name}"):

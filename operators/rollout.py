@@ -17,6 +17,7 @@ from tidegate.handoff import Verdict
 
 if TYPE_CHECKING:
     from tidegate.clients.records import Lease, Rollout
+    from tidegate.rollout.steps import Hands
 
 SLACK_S = 900.0
 """What Airflow is given beyond a rollout's own deadline before it ends the wait itself."""
@@ -73,6 +74,23 @@ class _BesideChampion(BaseOperator):
             raise AirflowSkipException(f"{rollout.candidate} is the first delivery: no champion to compare with")
         return rollout, lease
 
+    def look_again(self, hands: Hands, rollout_id: str, lease: Lease) -> None:
+        """Judge the stage that was passed once more, up to now: nobody watched since, and the share is about to rise.
+
+        Raises:
+            AirflowFailException: it would not pass any longer; the candidate's traffic is gone already.
+        """
+        from tidegate.rollout.steps import known_rollout
+        from tidegate.rollout.watch import Watch
+
+        rollout = known_rollout(hands, rollout_id)
+        if rollout.stage < 0 or rollout.phase != "staged":
+            return
+        metrics = clients.metrics(clients.connection(clients.METRICS))
+        verdict = Watch(hands, metrics, rollout, lease, the_delivery(self.delivery).rollout).look()
+        if verdict.decision == "fail":
+            raise AirflowFailException(f"after it had passed: {verdict.reason}")
+
 
 class ShiftOperator(_BesideChampion):
     """Gives the candidate the stage's share of live traffic, and waits until the proxy serves it."""
@@ -90,7 +108,9 @@ class ShiftOperator(_BesideChampion):
         rollout, lease = self.begun(context)
         run = context["dag_run"]
         with stage_errors():
-            split = actions.shift(the_hands(self.delivery), rollout.id, lease, self.stage, f"{run.dag_id} {run.run_id}")
+            hands = the_hands(self.delivery)
+            self.look_again(hands, rollout.id, lease)
+            split = actions.shift(hands, rollout.id, lease, self.stage, f"{run.dag_id} {run.run_id}")
         self.log.info("%s", dict(split.weights))
 
 
@@ -106,7 +126,9 @@ class BakeOperator(_BesideChampion):
         rollout, lease = self.begun(context)
         run = context["dag_run"]
         with stage_errors():
-            actions.bake(the_hands(self.delivery), rollout.id, lease, f"{run.dag_id} {run.run_id}")
+            hands = the_hands(self.delivery)
+            self.look_again(hands, rollout.id, lease)
+            actions.bake(hands, rollout.id, lease, f"{run.dag_id} {run.run_id}")
         self.log.info("%s bakes for %.0f s; %s stays loaded", rollout.candidate, rollout.bake_s, rollout.champion)
 
 

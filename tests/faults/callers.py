@@ -15,6 +15,9 @@ RATE = 80.0
 PATIENCE_S = 13.0
 """Longer than Envoy's own limit of 10 s, so that a server that hangs is seen as the proxy's 504."""
 
+PROXY_LIMIT_S, TIMED_OUT = 10.0, 504
+"""After so long the proxy gives a request up, also one whose answer came while the proxy itself was frozen."""
+
 
 class Callers:
     """Sends real rows to the proxy from a thread of its own, from `start` to `stop`."""
@@ -72,7 +75,10 @@ class Outage:
         ended = answer.scheduled_at + answer.latency_s
         if answer.scheduled_at > self.end or ended < self.start:
             return False
-        return answer.status == load.NO_ANSWER if self.version is None else answer.version == self.version
+        if self.version is not None:
+            return answer.version == self.version
+        stood_still = answer.status == TIMED_OUT and answer.latency_s >= PROXY_LIMIT_S  # it froze on its way
+        return answer.status == load.NO_ANSWER or stood_still
 
 
 @dataclass

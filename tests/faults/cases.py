@@ -104,7 +104,7 @@ def others() -> list[Case]:
             )
         ),
         Case(
-            "candidate dies again and again", "candidate's server", "killed again and again", "judging",
+            "candidate dies again and again", "candidate's server", "killed again and again", watched,
             faults.kill_again_and_again("candidate's server"), ROLLED_BACK,
         ),
         Case(

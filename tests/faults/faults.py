@@ -14,7 +14,7 @@ from typing import Any
 from tests.faults import stand_ins
 from tests.faults.callers import Outage
 from tests.faults.moments import Sight, await_moment
-from tests.faults.parts import PARTS, wait_until
+from tests.faults.parts import PARTS, SERVERS, wait_until
 from tests.faults.place import DELIVERY, LEASE_S, Place, fill
 from tidegate.delivery import delivery_named
 from tidegate.errors import TidegateError
@@ -275,7 +275,7 @@ def _back(scene: Scene, part: str) -> bool:
 def _outage(scene: Scene, part: str, at: float) -> list[Outage]:
     if part == "Envoy":
         return [Outage(at, time.time() + _SLACK_S)]
-    if part.endswith("server") and part != "api-server":
+    if part in SERVERS:
         return [Outage(at, time.time() + _SLACK_S, scene.program(part).removeprefix("triton-"))]
     return []
 

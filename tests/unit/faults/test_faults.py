@@ -36,8 +36,9 @@ def test_a_failure_counts_against_whoever_caused_it(answer: Answer, counted: str
 
 def test_a_dead_proxy_explains_no_answer_but_never_a_wrong_one() -> None:
     silent, wrong = Answer(12.0, 0.1, 0, None, False), Answer(12.0, 0.1, 503, "flights-v1", False)
-    seen = tally([silent, wrong], [Outage(11.0, 15.0)])
-    assert (seen.failed_by_fault, seen.failed_by_switching) == (1, 1)
+    frozen, early = Answer(10.9, 11.0, 504, "flights-v1", False), Answer(10.9, 0.2, 504, "flights-v1", False)
+    seen = tally([silent, wrong, frozen, early], [Outage(11.0, 22.0)])
+    assert (seen.failed_by_fault, seen.failed_by_switching) == (2, 2)
 
 
 def test_there_are_sixty_cases_each_under_its_own_name_and_every_part_is_killed_and_frozen() -> None:
