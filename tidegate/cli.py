@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tidegate import rollout_cli
 from tidegate.explained import explained
+from tidegate.validate import command as validating
 
 app = typer.Typer(
     name="tidegate",
@@ -132,4 +133,5 @@ def demo(
         demonstrate(Console(width=None if sys.stdout.isatty() else 120), rate)
 
 
+app.command(cls=validating.Command)(validating.validate)
 rollout_cli.add_to(app)

@@ -1,41 +1,57 @@
 """A contract as row masks: one vectorised pass per rule says which rows break it, and casts what may be cast.
 
-A row's reasons read `<column>:<rule>`, in the order of the columns and of the rules below; its first is the one it is
-counted under. Castability is decided by the lexical form before any cast, because engines disagree on what an integer
-looks like (`1e3`, ` 12`, `+5`, `0x10`).
+A row's reasons read `<column>:<rule>` (`a.b` inside a struct, `a[]` for the items of a list, `row:<name>` for a rule
+between columns), in the order of the columns and of the rules below; its first is the one it is counted under.
+Castability is decided by the lexical form before any cast, because engines disagree on what an integer looks like
+(`1e3`, ` 12`, `+5`, `0x10`). NULL breaks `required` and nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from tidegate.contract.arrow import ERROR, arrow_type, clean_schema, limit_scalar
+from tidegate.contract.arrow import ERROR, clean_schema, clean_type, enum_array, limit_scalar, raw_type
+from tidegate.contract.texts import cast_text, castable, in_zone
 from tidegate.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from tidegate.contract.model import Column, Contract
+    from tidegate.contract.model import Column, Contract, Severity
     from tidegate.handoff import Window
 
+    Mask = NDArray[np.bool_]
+    Rules = list[tuple[str, Mask]]
+
+_array: Any = pa.array
+_lists: Any = pa.ListArray
 pc: Any = pyarrow.compute  # its type stubs do not know calls that mix arrays and plain values
 
-_INTEGER_RANGE = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
-_YES, _NO = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
-_LONGEST = 38  # digits that a decimal128 holds
 _LIMITS = (
     ("minimum", pc.less),
     ("maximum", pc.greater),
     ("exclusive_minimum", pc.less_equal),
     ("exclusive_maximum", pc.greater_equal),
 )
+_FEW = 1000  # distinct texts of which each is matched once; more are matched row by row
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that some rows broke: what happens to them, how many, and the number of the first."""
+
+    reason: str
+    severity: Severity
+    rows: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -43,47 +59,94 @@ class Judged:
     """What a contract says of a raw table of n rows.
 
     `clean` holds the conforming rows only, in their order; `bad` [m] the row numbers of the others, ascending;
-    `reasons` has the list of reasons of each of them.
+    `findings` every rule that was broken, those that only warn among them.
     """
 
     clean: Any
     bad: NDArray[np.int64]
-    reasons: list[list[str]]
+    findings: tuple[Finding, ...]
+    broken: tuple[tuple[str, NDArray[np.int64]], ...]
+    """Reason -> numbers of the rows that break it, ascending; without those that only warn."""
+
+    @property
+    def first_reasons(self) -> Any:
+        """The reason that each bad row is counted under, an Arrow array of m texts."""
+        first = np.full(len(self.bad), -1, dtype=np.int64)
+        for place in range(len(self.broken) - 1, -1, -1):
+            first[np.searchsorted(self.bad, self.broken[place][1])] = place
+        return pa.array([reason for reason, _ in self.broken], pa.string()).take(_array(first))
+
+    @cached_property
+    def all_reasons(self) -> Any:
+        """All reasons of each bad row, an Arrow array of m lists of texts."""
+        rows = np.concatenate([rows for _, rows in self.broken]) if self.broken else np.empty(0, np.int64)
+        places = np.repeat(np.arange(len(self.broken)), [len(rows) for _, rows in self.broken])
+        order = np.argsort(rows, kind="stable")
+        offsets = np.searchsorted(rows[order], self.bad, side="left")
+        names = pa.array([reason for reason, _ in self.broken], pa.string()).take(_array(places[order]))
+        return _lists.from_arrays(_array(np.append(offsets, len(rows)).astype(np.int32)), names)
+
+    @property
+    def reasons(self) -> list[list[str]]:
+        """All reasons of each bad row."""
+        found: list[list[str]] = self.all_reasons.to_pylist()
+        return found
 
 
-def judge(table: Any, contract: Contract, window: Window | None = None) -> Judged:
+def judge(
+    table: Any, contract: Contract, window: Window | None = None, repeated: Mapping[str, Mask] | None = None
+) -> Judged:
     """Judge every row of a raw table (schema `slice_schema`, or `raw_schema`) by its contract.
 
     Where a window is given, a row whose event time lies outside of it breaks `outside_window`: it came too late, or
-    bears a wrong time, and belongs to no slice of this source.
+    bears a wrong time, and belongs to no slice of this source. `repeated` says which rows repeat a key or a unique
+    value (reason -> mask), for a table that is a part of a slice; by default the table is a slice of its own.
 
     Raises:
         DataError: the table lacks a column, or has one of another type than the contract's physicalType.
     """
     _same_types(table, contract)
-    broken: list[tuple[str, NDArray[np.bool_]]] = []
+    broken: Rules = []
     undecodable = _undecodable(table)
     if undecodable is not None:
         broken += _by_error(table, undecodable)
     columns = []
     for column in contract.columns:
-        values, rules = _column(_values(table, column), column)
+        values, rules = _column(_values(table, column), column, column.name)
         columns.append(values)
         if column.event_time and window is not None:
-            rules.append(("outside_window", _outside(values, window)))
-        broken += [
-            (f"{column.name}:{rule}", mask if undecodable is None else mask & ~undecodable) for rule, mask in rules
-        ]
-    bad = np.zeros(table.num_rows, dtype=bool)
-    for _, mask in broken:
-        bad |= mask
-    repeated = _repeated(columns, contract, bad)
-    if repeated.any():
-        broken.append((f"{'+'.join(contract.key)}:duplicate", repeated))
-        bad |= repeated
+            rules += _outside(values, window, column)
+        broken += rules if undecodable is None else [(reason, mask & ~undecodable) for reason, mask in rules]
     cast = pa.Table.from_arrays(columns, names=list(contract.names))
+    if contract.row_rules:
+        from tidegate.contract.between import broken_rows
+
+        between = broken_rows(cast, contract)
+        broken += between if undecodable is None else [(reason, mask & ~undecodable) for reason, mask in between]
+    return _split(cast, contract, broken, repeated)
+
+
+def _split(cast: Any, contract: Contract, broken: Rules, repeated: Mapping[str, Mask] | None) -> Judged:
+    severities = {reason: contract.severity_of(reason) for reason, _ in broken}
+    bad = np.zeros(cast.num_rows, dtype=bool)
+    for reason, mask in broken:
+        if severities[reason] != "warn":
+            bad |= mask
+    again: Rules = []
+    for reason, names in contract.uniques.items():
+        known = _repeated(cast.select(list(names)), ~bad) if repeated is None else repeated.get(reason)
+        if known is not None:
+            severities[reason] = contract.severity_of(reason)
+            again.append((reason, known))
+    for reason, mask in again:
+        if severities[reason] != "warn":
+            bad = bad | mask
+    broken = broken + again
+    rows = [(reason, np.flatnonzero(mask)) for reason, mask in broken]
+    findings = [Finding(reason, severities[reason], len(at), int(at[0])) for reason, at in rows if len(at)]
+    kept = tuple((reason, at) for reason, at in rows if len(at) and severities[reason] != "warn")
     clean = cast.filter(pa.array(~bad)).cast(clean_schema(contract))
-    return Judged(clean, np.flatnonzero(bad), _reasons(broken, bad))
+    return Judged(clean, np.flatnonzero(bad), tuple(findings), kept)
 
 
 def _values(table: Any, column: Column) -> Any:
@@ -99,151 +162,159 @@ def _same_types(table: Any, contract: Contract) -> None:
                 "read the slice again (refresh), or mend the contract"
             )
         found = table.schema.field(column.name).type
-        if found != arrow_type(column.raw):
+        if found != raw_type(column):
             raise DataError(
-                f"column {column.name!r} is {found} in the slice but {column.raw} by {contract.path}; "
+                f"column {column.name!r} is {found} in the slice but {raw_type(column)} by {contract.path}; "
                 "read the slice again (refresh), or mend its physicalType"
             )
 
 
-def _undecodable(table: Any) -> NDArray[np.bool_] | None:
+def _undecodable(table: Any) -> Mask | None:
     if ERROR not in table.column_names:
         return None
     mask = _true(pc.is_valid(table.column(ERROR).combine_chunks()))
     return mask if mask.any() else None
 
 
-def _by_error(table: Any, undecodable: NDArray[np.bool_]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _by_error(table: Any, undecodable: Mask) -> Iterator[tuple[str, Mask]]:
     errors = table.column(ERROR).combine_chunks()
     for reason in sorted(pc.unique(errors.filter(pa.array(undecodable))).to_pylist()):
         yield reason, _true(pc.equal(errors, reason))
 
 
-def _column(values: Any, column: Column) -> tuple[Any, list[tuple[str, NDArray[np.bool_]]]]:
-    rules: list[tuple[str, NDArray[np.bool_]]] = []
+def _column(values: Any, column: Column, path: str) -> tuple[Any, Rules]:
+    rules: Rules = []
     if column.missing:
         values = pc.if_else(pc.is_in(values, pa.array(column.missing)), pa.scalar(None, values.type), values)
     if column.required:
-        rules.append(("required", _true(pc.is_null(values))))
+        rules.append((f"{path}:required", _true(pc.is_null(values))))
+    if column.clean == "struct":
+        values, inner = _struct(values, column, path)
+        return values, rules + inner
+    if column.clean == "list":
+        values, inner = _list(values, column, path)
+        return values, rules + inner
+    values, cast = _cast(values, column)
+    found = [*cast, *_limits(values, column), *_text_rules(values, column)]
+    if column.enum:
+        found.append(("enum", _true(pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, enum_array(column)))))))
+    return values, rules + [(f"{path}:{rule}", mask) for rule, mask in found]
+
+
+def _cast(values: Any, column: Column) -> tuple[Any, Rules]:
+    rules: Rules = []
+    wanted = clean_type(column)
     if column.lexical_form is not None:
-        fits = pc.match_substring_regex(values, pattern=rf"\A(?:{column.lexical_form})\z")
+        fits = _matches(values, rf"\A(?:{column.lexical_form})\z")
         rules.append(("lexical_form", _true(pc.invert(fits))))
         formed = pc.if_else(fits, values, pa.scalar(None, values.type))
-        values = _cast_text(formed, column)
-        rules.append(("no_such_value", _true(pc.and_(pc.is_valid(formed), pc.is_null(values)))))
-    elif values.type != arrow_type(column.clean):
-        values = values.cast(arrow_type(column.clean))
-    if column.clean == "float64":
-        finite = pc.is_finite(values)
-        rules.append(("not_finite", _true(pc.invert(finite))))
-    rules += _limits(values, column)
-    if column.clean == "string":
-        rules += _text_rules(values, column)
+        values = cast_text(formed, column)
+        rules.append(("no_such_value", _lost(formed, values)))
+    elif values.type != wanted:
+        read = values
+        values = in_zone(read, column.zone) if column.zone else castable(read, wanted)
+        rules.append(("no_such_value", _lost(read, values)))
+    if pa.types.is_floating(wanted):
+        rules.append(("not_finite", _true(pc.invert(pc.is_finite(values)))))
     return values, rules
 
 
-def _limits(values: Any, column: Column) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _lost(before: Any, after: Any) -> Mask:
+    if before.null_count == after.null_count:
+        return np.zeros(len(after), dtype=bool)
+    return _true(pc.and_(pc.is_valid(before), pc.is_null(after)))
+
+
+def _struct(values: Any, column: Column, path: str) -> tuple[Any, Rules]:
+    rules: Rules = []
+    there = _true(pc.is_valid(values))
+    children = []
+    for place, inner in enumerate(column.fields):
+        child, found = _column(pc.struct_field(values, place), inner, f"{path}.{inner.name}")
+        children.append(child)
+        rules += [(reason, mask & there) for reason, mask in found]
+    fields = list(clean_type(column))
+    return pa.StructArray.from_arrays(children, fields=fields, mask=pc.is_null(values)), rules
+
+
+def _list(values: Any, column: Column, path: str) -> tuple[Any, Rules]:
+    lengths = pc.fill_null(pc.list_value_length(values), 0)
+    rules: Rules = []
+    for rule, limit, breaks in (("min_items", column.min_items, pc.less), ("max_items", column.max_items, pc.greater)):
+        if limit is not None:
+            rules.append((f"{path}:{rule}", _true(pc.and_(pc.is_valid(values), breaks(lengths, limit)))))
+    assert column.items is not None  # noqa: S101 - a list without items is refused when the contract is read
+    items, found = _column(values.flatten(), column.items, f"{path}[]")
+    sizes = np.asarray(lengths)
+    parents = np.repeat(np.arange(len(values)), sizes)
+    for reason, mask in found:
+        rows = np.zeros(len(values), dtype=bool)
+        rows[parents[mask]] = True
+        rules.append((reason, rows))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
+    rebuilt = _lists.from_arrays(offsets, items, type=clean_type(column), mask=pc.is_null(values))
+    return rebuilt, rules
+
+
+def _limits(values: Any, column: Column) -> Iterator[tuple[str, Mask]]:
     for name, breaks in _LIMITS:
         limit = getattr(column, name)
         if limit is not None:
-            yield name, _true(breaks(values, limit_scalar(limit, column.clean)))
+            yield name, _true(breaks(values, limit_scalar(limit, column)))
 
 
-def _outside(values: Any, window: Window) -> NDArray[np.bool_]:
-    in_seconds = pa.types.is_integer(values.type)
-    start, end = (
-        pa.scalar(int(moment.timestamp()) if in_seconds else moment, values.type)
-        for moment in (window.start, window.end)
-    )
-    return _true(pc.or_(pc.less(values, start), pc.greater_equal(values, end)))
+def _outside(values: Any, window: Window, column: Column) -> Rules:
+    seconds = np.array([window.start.timestamp() - column.lateness, window.start.timestamp(), window.end.timestamp()])
+    if pa.types.is_integer(values.type):
+        unit = {"epochMilliseconds": 1_000, "epochMicroseconds": 1_000_000}.get(column.cast, 1)
+        earliest, start, end = (pa.scalar(int(moment * unit), values.type) for moment in seconds)
+    else:
+        moments = pa.array((seconds * 1e6).round().astype(np.int64)).cast(values.type)
+        earliest, start, end = moments
+    outside = _true(pc.or_(pc.less(values, earliest), pc.greater_equal(values, end)))
+    rules = [(f"{column.name}:outside_window", outside)]
+    if column.lateness:
+        rules.append((f"{column.name}:late", _true(pc.less(values, start)) & ~outside))
+    return rules
 
 
-def _text_rules(values: Any, column: Column) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _text_rules(values: Any, column: Column) -> Iterator[tuple[str, Mask]]:
     if column.pattern is not None:
-        yield "pattern", _true(pc.invert(pc.match_substring_regex(values, pattern=column.pattern)))
+        yield "pattern", _true(pc.invert(_matches(values, column.pattern)))
     if column.min_length is not None:
         yield "min_length", _true(pc.less(pc.utf8_length(values), column.min_length))
     if column.max_length is not None:
         yield "max_length", _true(pc.greater(pc.utf8_length(values), column.max_length))
 
 
-def _cast_text(values: Any, column: Column) -> Any:
-    """Cast texts that have the lexical form; NULL where the form fits but no such value exists (30 February)."""
-    if column.clean in ("int32", "int64"):
-        return _instants(values).cast(pa.int64()) if column.cast == "epochSeconds" else _integers(values, column)
-    if column.clean == "timestamp":
-        return _instants(values).cast(arrow_type("timestamp"))
-    if column.clean == "date":
-        return _instants(pc.binary_join_element_wise(values, "T00:00:00Z", "")).cast(pa.date32())
-    if column.clean == "bool":
-        return _truths(values)
-    return _castable_only(values, pa.float64())
+def _matches(values: Any, pattern: str) -> Any:
+    """Whether each text matches an RE2 pattern somewhere; a column of few distinct texts is matched by those."""
+    sample = values.slice(0, 4 * _FEW)
+    if len(values) > len(sample) and pc.count_distinct(sample).as_py() <= _FEW:
+        coded = values.dictionary_encode()
+        if len(coded.dictionary) <= len(values) // 4:
+            return pc.match_substring_regex(coded.dictionary, pattern=pattern).take(coded.indices)
+    return pc.match_substring_regex(values, pattern=pattern)
 
 
-def _truths(values: Any) -> Any:
-    lower = pc.utf8_lower(values)
-    yes, no = (pc.is_in(lower, pa.array(words)) for words in (_YES, _NO))
-    return pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
-
-
-def _integers(values: Any, column: Column) -> Any:
-    short = pc.less_equal(pc.utf8_length(values), _LONGEST)
-    wide = _castable_only(pc.if_else(short, values, pa.scalar(None, values.type)), pa.decimal128(38, 0))
-    low, high = (pa.scalar(limit).cast(pa.decimal128(38, 0)) for limit in _INTEGER_RANGE[column.clean])
-    inside = pc.and_(pc.greater_equal(wide, low), pc.less_equal(wide, high))
-    return pc.if_else(inside, wide, pa.scalar(None, wide.type)).cast(arrow_type(column.clean))
-
-
-def _castable_only(values: Any, wanted: Any) -> Any:
-    """Cast, with NULL for what Arrow refuses: a form that allows what is no number is the contract author's slip."""
-    try:
-        return values.cast(wanted)
-    except pa.ArrowInvalid:
-        distinct = pc.unique(values)
-        kept = pa.array([value for value in distinct.to_pylist() if _casts(value, wanted)], values.type)
-        return pc.if_else(pc.is_in(values, kept), values, pa.scalar(None, values.type)).cast(wanted)
-
-
-def _casts(value: str | None, wanted: Any) -> bool:
-    try:
-        pa.scalar(value, pa.string()).cast(wanted)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _instants(values: Any) -> Any:
-    """Parse `YYYY-MM-DDTHH:MM:SSZ` to seconds in UTC; what does not read back as it was written becomes NULL."""
-    form = "%Y-%m-%dT%H:%M:%SZ"
-    parsed = pc.strptime(values, format=form, unit="s", error_is_null=True)
-    same = pc.equal(pc.strftime(parsed, format=form), values)
-    return pc.if_else(pc.fill_null(same, False), parsed, pa.scalar(None, parsed.type))
-
-
-def _repeated(columns: list[Any], contract: Contract, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark every conforming row whose key an earlier conforming row has."""
-    repeated = np.zeros(len(bad), dtype=bool)
-    if not contract.key:
-        return repeated
-    rows = np.flatnonzero(~bad)
-    table = pa.Table.from_arrays(columns, names=list(contract.names)).select(list(contract.key))
-    keyed = table.append_column("_row", pa.array(np.arange(len(bad)))).take(rows)
-    firsts = keyed.group_by(list(contract.key)).aggregate([("_row", "min")]).column("_row_min").to_numpy()
-    repeated[np.setdiff1d(rows, firsts)] = True
+def _repeated(keyed: Any, competing: Mask) -> Mask:
+    """Mark every competing row whose values an earlier one has; rows with a NULL among them do not compete."""
+    names = keyed.column_names
+    for name in names:
+        if keyed.column(name).null_count:
+            competing = competing & _true(pc.is_valid(keyed.column(name).combine_chunks()))
+    rows = np.flatnonzero(competing)
+    found = keyed.append_column("_row", pa.array(np.arange(len(competing)))).take(rows)
+    firsts = found.group_by(names).aggregate([("_row", "min")]).column("_row_min").to_numpy()
+    repeated = np.zeros(len(competing), dtype=bool)
+    if len(firsts) < len(rows):
+        repeated[rows] = True
+        repeated[firsts] = False
     return repeated
 
 
-def _reasons(broken: list[tuple[str, NDArray[np.bool_]]], bad: NDArray[np.bool_]) -> list[list[str]]:
-    at = {row: place for place, row in enumerate(np.flatnonzero(bad).tolist())}
-    reasons: list[list[str]] = [[] for _ in at]
-    for reason, mask in broken:
-        for row in np.flatnonzero(mask).tolist():
-            reasons[at[row]].append(reason)
-    return reasons
-
-
-def _true(mask: Any) -> NDArray[np.bool_]:
+def _true(mask: Any) -> Mask:
     """Return a mask as numpy, with False where the value is NULL: NULL breaks `required` and nothing else."""
-    filled = pc.fill_null(mask, False)
-    found: NDArray[np.bool_] = np.asarray(filled)
+    filled = pc.fill_null(mask, False) if mask.null_count else mask
+    found: Mask = np.asarray(filled)
     return found

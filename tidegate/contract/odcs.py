@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from tidegate.contract.columns import ColumnReader
 from tidegate.contract.model import Contract
+from tidegate.contract.whole import WholeReader
 from tidegate.delivery import project_root
 from tidegate.yamlfile import FieldPath, Problem, SpecProblems, YamlFile
 
@@ -136,28 +137,29 @@ def _compile(file: YamlFile, path: Path) -> Contract:
         raise SpecProblems(
             [*problems, file.problem(["schema"], shown, "a contract describes one source", "keep one, with properties")]
         )
-    problems += [
-        file.problem(["schema", 0, "quality"], rule, "nothing here checks this rule", _QUALITY_REMEDY)
-        for rule in objects[0].get("quality", [])
-        if rule.get("type") != "text"
-    ]
-    readers = [ColumnReader(file, position) for position in range(len(objects[0]["properties"]))]
+    properties = objects[0]["properties"]
+    readers = [ColumnReader(file, ("schema", 0, "properties", n), item) for n, item in enumerate(properties)]
     columns = tuple(reader.read() for reader in readers)
     for reader in readers:
         problems += reader.problems
-    problems += _between_columns(file, objects[0]["properties"])
-    if problems:
-        raise SpecProblems(problems)
-    return Contract(
+    problems += _between_columns(file, properties)
+    whole = WholeReader(file, columns)
+    row_rules, slice_rules = whole.row_rules(), whole.slice_rules()
+    problems += whole.problems
+    contract = Contract(
         name=path.stem,
         version=str(file.data["version"]),
         columns=columns,
         path=str(path),
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        row_rules=row_rules,
+        slice_rules=slice_rules,
     )
-
-
-_QUALITY_REMEDY = "state it by required, primaryKey or logicalTypeOptions; `type: text` is for people"
+    if not problems:
+        problems += whole.tried(contract)
+    if problems:
+        raise SpecProblems(problems)
+    return contract
 
 
 def _between_columns(file: YamlFile, properties: list[dict[str, Any]]) -> list[Problem]:

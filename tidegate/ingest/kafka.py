@@ -6,13 +6,13 @@ to exactly one slice, and reading a window again gives the same messages. Nothin
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tidegate.contract.arrow import BYTES, ERROR, POSITION, slice_schema
+from tidegate.contract.arrow import slice_schema
+from tidegate.contract.decode import decode_json
 from tidegate.errors import DataError
 from tidegate.ingest.edge import away, probe
 from tidegate.ingest.slices import publish
@@ -20,17 +20,13 @@ from tidegate.ingest.slices import publish
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tidegate.contract import Column, Contract
+    from tidegate.contract import Contract
     from tidegate.delivery import KafkaSource
     from tidegate.handoff import Slice, Window
     from tidegate.lake import Lake
 
 TIMEOUT = 20.0
-_JSON: dict[str, tuple[type, ...]] = {
-    "string": (str,), "bool": (bool,), "int32": (int,), "int64": (int,), "float64": (int, float),
-}  # fmt: skip
 _BATCH = 10_000
-_WHOLE = {"int32": 2**31, "int64": 2**63}
 
 
 def read(
@@ -67,7 +63,7 @@ def read(
                 messages = _messages(consumer, partition, first, end, bootstrap, timeout, clock)
                 for batch in messages:
                     yield pa.Table.from_pylist(
-                        [decode(m.value, f"{m.topic}/{m.partition}/{m.offset}", contract) for m in batch],
+                        [decode_json(m.value, f"{m.topic}/{m.partition}/{m.offset}", contract) for m in batch],
                         schema=slice_schema(contract),
                     )
         finally:
@@ -76,44 +72,6 @@ def read(
     return publish(
         delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, read=rows
     )
-
-
-def decode(value: bytes | None, position: str, contract: Contract) -> dict[str, Any]:
-    """Return one message as a row of the slice schema; an undecodable one as its bytes and the reason.
-
-    Fields that the contract does not name are left out; a field that the message lacks is NULL.
-    """
-    try:
-        if value is None:
-            raise ValueError("tombstone")
-        fields = _object(value)
-        return {**{c.name: _field(fields.get(c.name), c) for c in contract.columns}, POSITION: position}
-    except ValueError as error:
-        return {POSITION: position, ERROR: f"undecodable:{error}", BYTES: value}
-
-
-def _object(value: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(value.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError("not_utf8") from None
-    except (ValueError, RecursionError):
-        raise ValueError("not_json") from None
-    if not isinstance(fields, dict):
-        raise ValueError("not_a_json_object")
-    return fields
-
-
-def _field(value: Any, column: Column) -> Any:
-    if value is None:
-        return None
-    fits = isinstance(value, _JSON.get(column.raw, (str,))) and (column.raw == "bool" or not isinstance(value, bool))
-    if not fits or (column.raw in _WHOLE and not -_WHOLE[column.raw] <= value < _WHOLE[column.raw]):
-        raise ValueError(f"{column.name}_is_no_{column.raw}")
-    try:
-        return float(value) if column.raw == "float64" else value
-    except OverflowError:
-        raise ValueError(f"{column.name}_is_no_{column.raw}") from None
 
 
 def _consumer(bootstrap: str, timeout: float) -> Any:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate import keys
-from tidegate.contract.arrow import BYTES, PARQUET, POSITION
-from tidegate.contract.masks import Judged, judge
+from tidegate.contract.arrow import clean_schema
 from tidegate.errors import DataError
 from tidegate.handoff import ValidatedSlice
+from tidegate.validate import stream
+from tidegate.validate.sinks import ParquetSink
+from tidegate.validate.stream import QUARANTINE_SCHEMA, Outcome
+from tidegate.validate.verdict import complaints
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tidegate.contract import Contract
     from tidegate.handoff import Slice
     from tidegate.lake import Lake
@@ -24,15 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLEAN, QUARANTINE = "clean.parquet", "quarantine.parquet"
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("position", pa.string()),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("reasons", pa.list_(pa.string()), nullable=False),
-        pa.field("row", pa.string()),
-        pa.field("bytes", pa.binary()),
-    ]
-)
+_ROWS = 1 << 16
 
 
 def validate_slice(slice: Slice, contract: Contract, lake: Lake) -> ValidatedSlice:
@@ -41,48 +36,55 @@ def validate_slice(slice: Slice, contract: Contract, lake: Lake) -> ValidatedSli
     basis = {"slice_digest": slice.digest, "contract_digest": contract.digest}
     found = lake.manifest(key)
     if found is None or any(found.get(name) != value for name, value in basis.items()):
-        raw = pq.read_table(lake.local(slice.key, "raw.parquet"), use_threads=False)
         windowed = slice.position.get("kind") != "hdfs"  # reference data are read whole for every window
-        judged = judge(raw, contract, slice.window if windowed else None)
-        bad = quarantine(raw, judged, contract)
-        clean, quarantined = judged.clean.num_rows, bad.num_rows
-        if raw.num_rows != slice.rows or raw.num_rows != clean + quarantined:
-            raise DataError(
-                f"{slice.key}: {slice.rows} rows were read, {raw.num_rows} are in the slice, {clean} clean and "
-                f"{quarantined} quarantined; these must add up: read the slice again (refresh)"
-            )
-        reasons = dict(sorted(Counter(bad.column("reason").to_pylist()).items()))
-        with lake.publish(key, **basis, clean=clean, quarantined=quarantined, reasons=reasons) as draft:
-            pq.write_table(judged.clean, draft.file(CLEAN), **PARQUET)
-            pq.write_table(bad, draft.file(QUARANTINE), **PARQUET)
-        _tell(slice, bad, reasons)
+        with lake.publish(key, **basis) as draft:
+            with ExitStack() as open_files:
+                clean, bad = (
+                    open_files.enter_context(ParquetSink(draft.file(name), schema))
+                    for name, schema in ((CLEAN, clean_schema(contract)), (QUARANTINE, QUARANTINE_SCHEMA))
+                )
+                window = slice.window if windowed else None
+                outcome = stream.run(lambda: _tables(slice, lake), contract, clean, bad, window)
+            _refuse(slice, contract, outcome)
+            draft.fields.update(clean=outcome.clean, quarantined=outcome.quarantined, reasons=outcome.reasons)
+        _tell(slice, outcome)
         found = lake.require(key)
     counted = {name: found[name] for name in ("key", "clean", "quarantined", "reasons", "digest")}
     return ValidatedSlice(slice=slice, **counted)
 
 
-def quarantine(raw: Any, judged: Judged, contract: Contract) -> Any:
-    """Return the nonconforming rows as a table of QUARANTINE_SCHEMA: position, reasons and the raw values as JSON."""
-    rows = raw.take(judged.bad).to_pylist()
-    return pa.Table.from_pylist(
-        [
-            {
-                "position": row.get(POSITION),
-                "reason": reasons[0],
-                "reasons": reasons,
-                "row": json.dumps({name: row[name] for name in contract.names}, default=str, ensure_ascii=False),
-                "bytes": row.get(BYTES),
-            }
-            for row, reasons in zip(rows, judged.reasons, strict=True)
-        ],
-        schema=QUARANTINE_SCHEMA,
-    )
+def _tables(slice: Slice, lake: Lake) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with pq.ParquetFile(lake.local(slice.key, "raw.parquet"), pre_buffer=False) as file:
+        for batch in file.iter_batches(_ROWS, use_threads=False):
+            yield pa.Table.from_batches([batch])
 
 
-def _tell(slice: Slice, bad: Any, reasons: dict[str, int]) -> None:
+def _refuse(slice: Slice, contract: Contract, outcome: Outcome) -> None:
+    """Raise where rows are missing, or where the contract stops the slice as a whole."""
+    if outcome.rows != slice.rows or outcome.rows != outcome.clean + outcome.quarantined:
+        raise DataError(
+            f"{slice.key}: {slice.rows} rows were read, {outcome.rows} are in the slice, {outcome.clean} clean and "
+            f"{outcome.quarantined} quarantined; these must add up: read the slice again (refresh)"
+        )
     where = f"{slice.delivery}/{slice.source} {slice.window}"
-    positions = bad.column("position").to_pylist()
-    first_reasons = bad.column("reason").to_pylist()
-    for reason, rows in reasons.items():
-        example = positions[first_reasons.index(reason)]
+    stops = []
+    for complaint in complaints(outcome, contract, slice.window.end.timestamp()):
+        log.warning("%s: %s", where, complaint.message)
+        stops += [complaint.message] if complaint.severity == "stop" else []
+    if stops:
+        raise DataError(
+            f"{where} is refused by {contract.path}: {'; '.join(stops)}. Mend the source and read the slice again, or "
+            "change the rule in the contract"
+        )
+
+
+def _tell(slice: Slice, outcome: Outcome) -> None:
+    where = f"{slice.delivery}/{slice.source} {slice.window}"
+    for reason, found in outcome.findings.items():
+        if found.severity == "warn":
+            log.warning("%s: %d rows break %s, such as the one at %s", where, found.rows, reason, found.position)
+    for reason, rows in outcome.reasons.items():
+        example = outcome.examples[reason]
         log.warning("%s: quarantined %d rows for %s, such as the one at %s", where, rows, reason, example)

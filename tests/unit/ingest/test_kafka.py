@@ -36,49 +36,6 @@ START, END = (int(moment.timestamp() * 1000) for moment in (WINDOW.start, WINDOW
 Message = namedtuple("Message", "topic partition offset timestamp value")
 
 
-def test_a_good_message_becomes_a_row_with_its_position() -> None:
-    value = b'{"origin": "JFK", "temp": 39, "count": 3, "ok": true, "unknown": [1]}'
-    found = kafka.decode(value, "weather/0/7", RULES)
-
-    assert found == {"origin": "JFK", "temp": 39.0, "count": 3, "ok": True, "_position": "weather/0/7"}
-
-
-def test_a_missing_field_is_null() -> None:
-    assert kafka.decode(b"{}", "p", RULES) == {
-        "origin": None,
-        "temp": None,
-        "count": None,
-        "ok": None,
-        "_position": "p",
-    }
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        (b'{"origin": "JFK"', "not_json"),
-        (b"", "not_json"),
-        (b"\xff\xfe", "not_utf8"),
-        (b"[1]", "not_a_json_object"),
-        (b"[" * 100_000, "not_json"),
-        (None, "tombstone"),
-        (b'{"origin": 5}', "origin_is_no_string"),
-        (b'{"temp": "39.02"}', "temp_is_no_float64"),
-        (b'{"temp": true}', "temp_is_no_float64"),
-        (b'{"temp": 1' + b"0" * 400 + b"}", "temp_is_no_float64"),
-        (b'{"count": 1.5}', "count_is_no_int32"),
-        (b'{"count": 2147483648}', "count_is_no_int32"),
-        (b'{"ok": 1}', "ok_is_no_bool"),
-    ],
-)
-def test_an_undecodable_message_is_kept_as_bytes_with_the_reason(value: bytes | None, reason: str) -> None:
-    assert kafka.decode(value, "weather/0/7", RULES) == {
-        "_position": "weather/0/7",
-        "_error": f"undecodable:{reason}",
-        "_bytes": value,
-    }
-
-
 class FakeConsumer:
     """A topic in memory: per partition a list of (timestamp, value), or None where a record is no message."""
 

@@ -1,0 +1,99 @@
+"""Texts become values: what has its contract's lexical form is cast, and what has no such value becomes NULL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from tidegate.contract.arrow import clean_type
+from tidegate.contract.model import BITS
+
+if TYPE_CHECKING:
+    from tidegate.contract.model import Column
+
+pc: Any = pyarrow.compute  # its type stubs do not know calls that mix arrays and plain values
+
+YES, NO = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
+UTC_INSTANT = pa.timestamp("us", tz="UTC")
+_PER_EPOCH = {"epochSeconds": 1_000_000, "epochMilliseconds": 1_000, "epochMicroseconds": 1}
+_SHORTEST = 64  # values cast one by one where a run of them holds one that cannot be
+
+
+def cast_text(values: Any, column: Column) -> Any:
+    """Cast texts that have the lexical form; NULL where the form fits but no such value exists (30 February)."""
+    kind = column.clean
+    if column.cast != "decimal":
+        return _epoch(instants(values, column.zone), _PER_EPOCH[column.cast]).cast(clean_type(column))
+    if kind in BITS:
+        return _integers(values, clean_type(column))
+    if kind == "timestamp":
+        return instants(values, column.zone)
+    if kind == "time":
+        return castable(pc.binary_join_element_wise("1970-01-01T", values, ""), pa.timestamp("us")).cast(
+            pa.time64("us")
+        )
+    if kind == "bool":
+        return _truths(values)
+    return castable(values, clean_type(column))
+
+
+def instants(values: Any, zone: str | None) -> Any:
+    """Parse ISO 8601 texts to microseconds in UTC: with `Z` or an offset, or, where a zone is given, without.
+
+    NULL stands for what is none: a day or an hour that never was, a leap second, more than six digits of a fraction.
+    """
+    if zone is None:
+        return castable(values, UTC_INSTANT)
+    return in_zone(castable(values, pa.timestamp("us")), zone)
+
+
+def in_zone(naive: Any, zone: str) -> Any:
+    """Turn clock times of a zone into UTC; NULL where a clock change makes them ambiguous or skips them."""
+    early, late = (
+        pc.assume_timezone(naive, zone, ambiguous=side, nonexistent=side).cast(UTC_INSTANT)
+        for side in ("earliest", "latest")
+    )
+    return pc.if_else(pc.equal(early, late), early, pa.scalar(None, UTC_INSTANT))
+
+
+def castable(values: Any, wanted: Any) -> Any:
+    """Cast, with NULL for what Arrow refuses; a run that holds such a value is halved until it is found."""
+    try:
+        return values.cast(wanted)
+    except pa.ArrowInvalid:
+        if len(values) > _SHORTEST:
+            half = len(values) // 2
+            return pa.concat_arrays([castable(values.slice(0, half), wanted), castable(values.slice(half), wanted)])
+        return pa.concat_arrays([_one(values.slice(at, 1), wanted) for at in range(len(values))])
+
+
+def _one(value: Any, wanted: Any) -> Any:
+    try:
+        return value.cast(wanted)
+    except pa.ArrowInvalid:
+        return pa.nulls(1, wanted)
+
+
+def _integers(values: Any, wanted: Any) -> Any:
+    hexed = pc.or_(pc.match_substring(values, "x"), pc.match_substring(values, "X"))
+    if pc.any(hexed).as_py():  # Arrow alone reads 0x10 as sixteen
+        values = pc.if_else(hexed, pa.scalar(None, values.type), values)
+    signed = pc.and_(pc.starts_with(values, "+"), pc.invert(pc.starts_with(values, "+-")))
+    if pc.any(signed).as_py():
+        values = pc.if_else(signed, pc.utf8_slice_codeunits(values, 1), values)
+    return castable(values, wanted)
+
+
+def _epoch(moments: Any, unit: int) -> Any:
+    micros = moments.cast(pa.int64())
+    whole = pc.divide(micros, unit)
+    exact = pc.equal(pc.multiply(whole, unit), micros)
+    return pc.if_else(exact, whole, pa.scalar(None, pa.int64()))
+
+
+def _truths(values: Any) -> Any:
+    lower = pc.utf8_lower(values)
+    yes, no = (pc.is_in(lower, pa.array(words)) for words in (YES, NO))
+    return pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
