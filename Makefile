@@ -25,10 +25,10 @@ faults: envs ## kill and freeze every part in the middle of rollouts, and see pr
 faults-sample: envs ## eight of them, the same each time: some six minutes
 	@$(RUN)/pytest tests/faults/test_sample.py
 
-unit: .venv/.ready ## unit tests only: no network, no services, under a minute
+unit: .venv/.ready .envs/contract/requirements.txt ## unit tests only: no network, no services, under a minute
 	@$(RUN)/pytest tests/unit
 
-check: .venv/.ready ## style, types, import rules and the example's files
+check: .venv/.ready .envs/contract/requirements.txt ## style, types, import rules and the example's files
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
@@ -44,12 +44,12 @@ status: .venv/.ready ## show the stack's services
 down: .venv/.ready ## stop the stack; no data is lost
 	@$(RUN)/tidegate down
 
-envs: prerequisites .venv/.ready .envs/train/requirements.txt .envs/serve/requirements.txt ## make the locked environments that run the stack
+envs: prerequisites .venv/.ready .envs/train/requirements.txt .envs/serve/requirements.txt .envs/contract/requirements.txt ## make the locked environments that run the stack
 
 env-validate: .envs/validate/requirements.txt ## make the environment of the slice reports (TFDV and Great Expectations, 2.9 GB)
 
 lock: $(UV) ## resolve the locks anew from the .in files
-	@for each in requirements docker/train/requirements docker/serve/requirements docker/validate/requirements requirements-dev; do \
+	@for each in requirements docker/train/requirements docker/serve/requirements docker/validate/requirements docker/contract/requirements requirements-dev; do \
 	  $(UV) pip compile -q --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	    --python-platform x86_64-manylinux_2_35 $$each.in -o $$each.txt || exit 1; echo "locked $$each.txt"; done
 

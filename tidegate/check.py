@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from tidegate.contract import published
 from tidegate.contract.arrow import clean_schema
 from tidegate.contract.odcs import contracts_folder, read_contract
 from tidegate.dataset import chosen_encodings, select
@@ -46,7 +47,7 @@ def _file(path: Path, contracts: Path, root: Path) -> list[Problem]:
         file = YamlFile.read(path)
         if "apiVersion" in file.data or path.parent.resolve() == contracts.resolve():
             read_contract(path)
-            return []
+            return published.problems(path)
         delivery = read_delivery(path)
     except SpecProblems as error:
         return list(error.problems)

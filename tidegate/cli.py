@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tidegate import rollout_cli
+from tidegate.contract import command as contracts
 from tidegate.explained import explained
 from tidegate.validate import command as validating
 
@@ -89,7 +90,8 @@ def check(
 
     from tidegate import check as checking
 
-    problems = checking.check(files or ())
+    with explained():
+        problems = checking.check(files or ())
     out = Console()
     if not problems:
         out.print("ok")
@@ -133,5 +135,6 @@ def demo(
         demonstrate(Console(width=None if sys.stdout.isatty() else 120), rate)
 
 
+app.add_typer(contracts.app, name="contract")
 app.command(cls=validating.Command)(validating.validate)
 rollout_cli.add_to(app)

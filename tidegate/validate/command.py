@@ -65,11 +65,11 @@ def validate(
     Exit code: 0 all rows are clean, 1 some are quarantined, 2 the slice is refused as a whole; 64 the command line is
     wrong, 65 the contract has mistakes or a file cannot be read (empty, truncated, without a column).
     """
-    from tidegate.contract.odcs import contracts_folder, read_contract
+    from tidegate.contract.command import located
+    from tidegate.contract.odcs import read_contract
 
     with explained():
-        path = Path(contract)
-        rules = read_contract(path if path.suffix or path.exists() else contracts_folder() / f"{contract}.yaml")
+        rules = read_contract(located(contract))
         moment = as_of.replace(tzinfo=as_of.tzinfo or UTC) if as_of else datetime.now(UTC)
         report = check_files(rules, files, clean, quarantine, moment.timestamp())
     if json:

@@ -18,7 +18,7 @@ from tidegate.yamlfile import Problem
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of its own: the example's delivery, contracts and folder."""
     here = project_root()
-    shutil.copytree(here / "schemas", tmp_path / "schemas")
+    shutil.copytree(here / "schemas", tmp_path / "schemas", ignore=shutil.ignore_patterns("published"))
     folder = tmp_path / "examples" / "flights"
     folder.mkdir(parents=True)
     shutil.copy(here / "examples" / "flights" / "dataset.sql", folder)
