@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tidegate import rollout_cli
-from tidegate.contract import command as contracts
+from tidegate import contract_cli, rollout_cli
 from tidegate.explained import explained
 from tidegate.validate import command as validating
 
@@ -135,6 +134,6 @@ def demo(
         demonstrate(Console(width=None if sys.stdout.isatty() else 120), rate)
 
 
-app.add_typer(contracts.app, name="contract")
+app.add_typer(contract_cli.app, name="contract")
 app.command(cls=validating.Command)(validating.validate)
 rollout_cli.add_to(app)

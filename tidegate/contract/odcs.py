@@ -47,6 +47,12 @@ def contracts_folder() -> Path:
     return Path(os.environ.get("TIDEGATE_CONTRACTS", project_root() / "schemas" / "contracts"))
 
 
+def located(contract: str) -> Path:
+    """Return the path of a contract that a user gave by its file or by its name."""
+    path = Path(contract)
+    return path if path.suffix or path.exists() else contracts_folder() / f"{contract}.yaml"
+
+
 def read_contract(path: Path) -> Contract:
     """Read one contract file.
 

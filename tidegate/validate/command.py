@@ -65,8 +65,7 @@ def validate(
     Exit code: 0 all rows are clean, 1 some are quarantined, 2 the slice is refused as a whole; 64 the command line is
     wrong, 65 the contract has mistakes or a file cannot be read (empty, truncated, without a column).
     """
-    from tidegate.contract.command import located
-    from tidegate.contract.odcs import read_contract
+    from tidegate.contract.odcs import located, read_contract
 
     with explained():
         rules = read_contract(located(contract))
