@@ -178,7 +178,10 @@ def _outwards(value: float, turn: Any) -> float:
 
 
 def _number(value: float) -> str:
-    return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if value.is_integer() and abs(value) < 1e15:
+        return repr(int(value))
+    mantissa, exponent, power = repr(value).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}{exponent}{power}"  # YAML 1.1 takes 6e-08 for a text
 
 
 def _text(values: Any, facts: list[str]) -> Iterator[str]:

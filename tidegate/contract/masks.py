@@ -8,6 +8,8 @@ Castability is decided by the lexical form before any cast, because engines disa
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from tidegate.contract.texts import cast_text, castable, in_zone
 from tidegate.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -41,7 +43,8 @@ _LIMITS = (
     ("exclusive_minimum", pc.less_equal),
     ("exclusive_maximum", pc.greater_equal),
 )
-_FEW = 1000  # distinct texts of which each is matched once; more are matched row by row
+_MANY, _WORKERS = 1 << 15, 4  # rows from which on columns are judged side by side, and by how many threads
+_SAMPLE = 1 << 14  # rows whose distinct texts say whether a column has few of them
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,7 @@ def judge(
     if undecodable is not None:
         broken += _by_error(table, undecodable)
     columns = []
-    for column in contract.columns:
-        values, rules = _column(_values(table, column), column, column.name)
+    for column, (values, rules) in zip(contract.columns, _all_columns(table, contract), strict=True):
         columns.append(values)
         if column.event_time and window is not None:
             rules += _outside(values, window, column)
@@ -147,6 +149,19 @@ def _split(cast: Any, contract: Contract, broken: Rules, repeated: Mapping[str, 
     kept = tuple((reason, at) for reason, at in rows if len(at) and severities[reason] != "warn")
     clean = cast.filter(pa.array(~bad)).cast(clean_schema(contract))
     return Judged(clean, np.flatnonzero(bad), tuple(findings), kept)
+
+
+def _all_columns(table: Any, contract: Contract) -> Iterable[tuple[Any, Rules]]:
+    """Judge each column for itself: side by side where there are rows enough, because Arrow works without the GIL."""
+
+    def one(column: Column) -> tuple[Any, Rules]:
+        return _column(_values(table, column), column, column.name)
+
+    workers = min(_WORKERS, os.cpu_count() or 1, len(contract.columns))
+    if table.num_rows < _MANY or workers < 2:
+        return map(one, contract.columns)
+    with ThreadPoolExecutor(workers, thread_name_prefix="tidegate-columns") as pool:
+        return list(pool.map(one, contract.columns))
 
 
 def _values(table: Any, column: Column) -> Any:
@@ -194,20 +209,49 @@ def _column(values: Any, column: Column, path: str) -> tuple[Any, Rules]:
     if column.clean == "list":
         values, inner = _list(values, column, path)
         return values, rules + inner
-    values, cast = _cast(values, column)
-    found = [*cast, *_limits(values, column), *_text_rules(values, column)]
-    if column.enum:
-        found.append(("enum", _true(pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, enum_array(column)))))))
+    coded = _coded(values)
+    if coded is None:
+        values, found = _plain(values, column)
+    else:
+        distinct, indices = coded
+        cast, found = _plain(distinct, column)
+        values = values if cast is distinct else cast.take(indices)
+        found = [(rule, _spread(mask, indices)) for rule, mask in found]
     return values, rules + [(f"{path}:{rule}", mask) for rule, mask in found]
+
+
+def _plain(values: Any, column: Column) -> tuple[Any, Rules]:
+    values, rules = _cast(values, column)
+    rules += [*_limits(values, column), *_text_rules(values, column)]
+    if column.enum:
+        rules.append(("enum", _true(pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, enum_array(column)))))))
+    return values, rules
+
+
+def _coded(values: Any) -> tuple[Any, Any] | None:
+    """Return the distinct texts of a column and each row's index, where they are few: each is then judged once."""
+    if not pa.types.is_string(values.type) or len(values) < _MANY:
+        return None
+    sample = values.slice(0, _SAMPLE)
+    if pc.count_distinct(sample).as_py() > _SAMPLE // 2:
+        return None
+    coded = values.dictionary_encode()
+    return (coded.dictionary, coded.indices) if len(coded.dictionary) <= len(values) // 4 else None
+
+
+def _spread(mask: Mask, indices: Any) -> Mask:
+    if not mask.any():
+        return np.zeros(len(indices), dtype=bool)
+    return _true(_array(mask).take(indices))
 
 
 def _cast(values: Any, column: Column) -> tuple[Any, Rules]:
     rules: Rules = []
     wanted = clean_type(column)
     if column.lexical_form is not None:
-        fits = _matches(values, rf"\A(?:{column.lexical_form})\z")
+        fits = pc.match_substring_regex(values, pattern=rf"\A(?:{column.lexical_form})\z")
         rules.append(("lexical_form", _true(pc.invert(fits))))
-        formed = pc.if_else(fits, values, pa.scalar(None, values.type))
+        formed = _only(values, fits)
         values = cast_text(formed, column)
         rules.append(("no_such_value", _lost(formed, values)))
     elif values.type != wanted:
@@ -217,6 +261,15 @@ def _cast(values: Any, column: Column) -> tuple[Any, Rules]:
     if pa.types.is_floating(wanted):
         rules.append(("not_finite", _true(pc.invert(pc.is_finite(values)))))
     return values, rules
+
+
+def _only(texts: Any, fits: Any) -> Any:
+    """Return the texts with NULL where they do not fit, without a copy of them."""
+    if texts.offset:
+        return pc.if_else(fits, texts, pa.scalar(None, texts.type))
+    _, offsets, data = texts.buffers()
+    kept = pc.fill_null(fits, False) if fits.null_count else fits
+    return pa.StringArray.from_buffers(len(texts), offsets, data, kept.buffers()[1])
 
 
 def _lost(before: Any, after: Any) -> Mask:
@@ -280,21 +333,11 @@ def _outside(values: Any, window: Window, column: Column) -> Rules:
 
 def _text_rules(values: Any, column: Column) -> Iterator[tuple[str, Mask]]:
     if column.pattern is not None:
-        yield "pattern", _true(pc.invert(_matches(values, column.pattern)))
+        yield "pattern", _true(pc.invert(pc.match_substring_regex(values, pattern=column.pattern)))
     if column.min_length is not None:
         yield "min_length", _true(pc.less(pc.utf8_length(values), column.min_length))
     if column.max_length is not None:
         yield "max_length", _true(pc.greater(pc.utf8_length(values), column.max_length))
-
-
-def _matches(values: Any, pattern: str) -> Any:
-    """Whether each text matches an RE2 pattern somewhere; a column of few distinct texts is matched by those."""
-    sample = values.slice(0, 4 * _FEW)
-    if len(values) > len(sample) and pc.count_distinct(sample).as_py() <= _FEW:
-        coded = values.dictionary_encode()
-        if len(coded.dictionary) <= len(values) // 4:
-            return pc.match_substring_regex(coded.dictionary, pattern=pattern).take(coded.indices)
-    return pc.match_substring_regex(values, pattern=pattern)
 
 
 def _repeated(keyed: Any, competing: Mask) -> Mask:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 pc: Any = pyarrow.compute  # its type stubs do not know calls that mix arrays and plain values
 
 YES, NO = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
-UTC_INSTANT = pa.timestamp("us", tz="UTC")
-_PER_EPOCH = {"epochSeconds": 1_000_000, "epochMilliseconds": 1_000, "epochMicroseconds": 1}
+_UNITS = {"epochSeconds": "s", "epochMilliseconds": "ms", "epochMicroseconds": "us"}
 _SHORTEST = 64  # values cast one by one where a run of them holds one that cannot be
 
 
@@ -25,7 +24,7 @@ def cast_text(values: Any, column: Column) -> Any:
     """Cast texts that have the lexical form; NULL where the form fits but no such value exists (30 February)."""
     kind = column.clean
     if column.cast != "decimal":
-        return _epoch(instants(values, column.zone), _PER_EPOCH[column.cast]).cast(clean_type(column))
+        return instants(values, column.zone, _UNITS[column.cast]).cast(pa.int64())
     if kind in BITS:
         return _integers(values, clean_type(column))
     if kind == "timestamp":
@@ -39,23 +38,25 @@ def cast_text(values: Any, column: Column) -> Any:
     return castable(values, clean_type(column))
 
 
-def instants(values: Any, zone: str | None) -> Any:
-    """Parse ISO 8601 texts to microseconds in UTC: with `Z` or an offset, or, where a zone is given, without.
+def instants(values: Any, zone: str | None, unit: str = "us") -> Any:
+    """Parse ISO 8601 texts to instants in UTC: with `Z` or an offset, or, where a zone is given, without.
 
-    NULL stands for what is none: a day or an hour that never was, a leap second, more than six digits of a fraction.
+    NULL stands for what is none: a day or an hour that never was, a leap second, a fraction that the unit cannot hold.
     """
+    stamps: Any = pa.timestamp
     if zone is None:
-        return castable(values, UTC_INSTANT)
-    return in_zone(castable(values, pa.timestamp("us")), zone)
+        return castable(values, stamps(unit, tz="UTC"))
+    return in_zone(castable(values, stamps(unit)), zone)
 
 
 def in_zone(naive: Any, zone: str) -> Any:
     """Turn clock times of a zone into UTC; NULL where a clock change makes them ambiguous or skips them."""
+    wanted = pa.timestamp(naive.type.unit, tz="UTC")
     early, late = (
-        pc.assume_timezone(naive, zone, ambiguous=side, nonexistent=side).cast(UTC_INSTANT)
+        pc.assume_timezone(naive, zone, ambiguous=side, nonexistent=side).cast(wanted)
         for side in ("earliest", "latest")
     )
-    return pc.if_else(pc.equal(early, late), early, pa.scalar(None, UTC_INSTANT))
+    return pc.if_else(pc.equal(early, late), early, pa.scalar(None, wanted))
 
 
 def castable(values: Any, wanted: Any) -> Any:
@@ -84,13 +85,6 @@ def _integers(values: Any, wanted: Any) -> Any:
     if pc.any(signed).as_py():
         values = pc.if_else(signed, pc.utf8_slice_codeunits(values, 1), values)
     return castable(values, wanted)
-
-
-def _epoch(moments: Any, unit: int) -> Any:
-    micros = moments.cast(pa.int64())
-    whole = pc.divide(micros, unit)
-    exact = pc.equal(pc.multiply(whole, unit), micros)
-    return pc.if_else(exact, whole, pa.scalar(None, pa.int64()))
 
 
 def _truths(values: Any) -> Any:
