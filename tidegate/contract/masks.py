@@ -23,7 +23,7 @@ from tidegate.contract.texts import cast_text, castable, in_zone
 from tidegate.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -43,7 +43,7 @@ _LIMITS = (
     ("exclusive_minimum", pc.less_equal),
     ("exclusive_maximum", pc.greater_equal),
 )
-_MANY, _WORKERS = 1 << 15, 4  # rows from which on columns are judged side by side, and by how many threads
+_MANY, _WORKERS = 1 << 15, 4  # rows that are worth a thread of their own, and how many threads at most
 _SAMPLE = 1 << 14  # rows whose distinct texts say whether a column has few of them
 
 
@@ -151,17 +151,26 @@ def _split(cast: Any, contract: Contract, broken: Rules, repeated: Mapping[str, 
     return Judged(clean, np.flatnonzero(bad), tuple(findings), kept)
 
 
-def _all_columns(table: Any, contract: Contract) -> Iterable[tuple[Any, Rules]]:
-    """Judge each column for itself: side by side where there are rows enough, because Arrow works without the GIL."""
+def _all_columns(table: Any, contract: Contract) -> list[tuple[Any, Rules]]:
+    """Judge each column for itself; many rows in parts side by side, because Arrow works without the GIL."""
 
-    def one(column: Column) -> tuple[Any, Rules]:
-        return _column(_values(table, column), column, column.name)
+    def judged(part: Any) -> list[tuple[Any, Rules]]:
+        return [_column(_values(part, column), column, column.name) for column in contract.columns]
 
-    workers = min(_WORKERS, os.cpu_count() or 1, len(contract.columns))
-    if table.num_rows < _MANY or workers < 2:
-        return map(one, contract.columns)
-    with ThreadPoolExecutor(workers, thread_name_prefix="tidegate-columns") as pool:
-        return list(pool.map(one, contract.columns))
+    workers = min(_WORKERS, os.cpu_count() or 1, table.num_rows // _MANY)
+    if workers < 2:
+        return judged(table)
+    size = -(-table.num_rows // workers)
+    with ThreadPoolExecutor(workers, thread_name_prefix="tidegate-rows") as pool:
+        parts = list(pool.map(judged, (table.slice(at, size) for at in range(0, table.num_rows, size))))
+    return [_joined(column) for column in zip(*parts, strict=True)]
+
+
+def _joined(parts: tuple[tuple[Any, Rules], ...]) -> tuple[Any, Rules]:
+    """Put one column's parts together: the rules are the same ones in each, in the same order."""
+    values = pa.chunked_array([values for values, _ in parts])
+    masks = zip(*(rules for _, rules in parts), strict=True)
+    return values, [(same[0][0], np.concatenate([mask for _, mask in same])) for same in masks]
 
 
 def _values(table: Any, column: Column) -> Any:
@@ -265,11 +274,11 @@ def _cast(values: Any, column: Column) -> tuple[Any, Rules]:
 
 def _only(texts: Any, fits: Any) -> Any:
     """Return the texts with NULL where they do not fit, without a copy of them."""
-    if texts.offset:
-        return pc.if_else(fits, texts, pa.scalar(None, texts.type))
     _, offsets, data = texts.buffers()
     kept = pc.fill_null(fits, False) if fits.null_count else fits
-    return pa.StringArray.from_buffers(len(texts), offsets, data, kept.buffers()[1])
+    if kept.offset or offsets is None:
+        return pc.if_else(fits, texts, pa.scalar(None, texts.type))
+    return pa.StringArray.from_buffers(len(texts), offsets.slice(4 * texts.offset), data, kept.buffers()[1])
 
 
 def _lost(before: Any, after: Any) -> Mask:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.contract import Column, Contract
+from tidegate.contract import Column, Contract, masks
 from tidegate.contract.arrow import BYTES, ERROR, POSITION, clean_schema, raw_schema, slice_schema
 from tidegate.contract.masks import judge
 from tidegate.errors import DataError
@@ -195,3 +195,40 @@ def test_a_slice_of_another_schema_is_refused_with_the_remedy() -> None:
         judge(pa.table({"b": [1]}), rules)
     with pytest.raises(DataError, match=r"'a' is string.*int32.*refresh"):
         judge(pa.table({"a": ["1"]}), rules)
+
+
+WIDE = contract(
+    Column("k", "int32", "int32", required=True, key=1),
+    INTEGER,
+    HOUR,
+    Column("s", "string", "string", required=True, pattern="^a", enum=("a", "ab", "b"), missing=("NA",)),
+    Column("x", "float64", "float64", minimum=0),
+    Column("l", "list", "list", items=Column("i", "string", "string", pattern="^a")),
+)
+WIDE_ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "k": st.none() | st.integers(0, 30),
+            "n": st.sampled_from([None, "1", "-7", "1e3", "x"]),
+            "t": st.sampled_from([None, "2013-01-01T06:00:00Z", "2013-02-30T06:00:00Z", "noon"]),
+            "s": st.sampled_from([None, "a", "ab", "b", "NA", "c"]),
+            "x": st.none() | st.floats(-1, 1) | st.just(float("nan")),
+            "l": st.none() | st.lists(st.sampled_from([None, "a", "b"]), max_size=2),
+        }
+    ),
+    max_size=40,
+)
+
+
+@given(WIDE_ROWS)
+def test_rows_judged_in_parts_by_distinct_texts_are_judged_alike(rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(rows, schema=raw_schema(WIDE))
+    whole = judge(table, WIDE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "_MANY", 3)
+        patch.setattr(masks, "_SAMPLE", 8)
+        patch.setattr(masks.os, "cpu_count", lambda: 4)
+        parts = judge(table, WIDE)
+
+    assert parts.clean.to_pylist() == whole.clean.to_pylist()
+    assert (parts.bad.tolist(), parts.reasons, parts.findings) == (whole.bad.tolist(), whole.reasons, whole.findings)
