@@ -22,6 +22,7 @@ from benchmarks import peers
 from benchmarks.peers import Run
 from benchmarks.simulated import EDGES, KINDS, Kind, Version, run, worse
 from tidegate.delivery import project_root
+from tidegate.rollout.watch import PAST_S
 
 BUDGET = 0.01
 MARGIN_ERRORS, MARGIN_LATENCY = peers.SPEC.versus_champion.errors, peers.SPEC.versus_champion.p99
@@ -68,12 +69,14 @@ def recorded(kind: Kind, candidate: Version, seconds: int, seed: int) -> Run:
     chance = np.random.default_rng(seed)
     found = list(run(kind, candidate, seconds, chance))
     sides = [(one.candidate, one.champion) for one in found]
+    before = [one.champion for one in run(kind, kind.base, round(PAST_S), chance) if one.champion]
     return Run(
         np.array([[side.requests for side in pair] for pair in sides]),
         np.array([[side.errors for side in pair] for pair in sides]),
         np.array([[side.buckets for side in pair] for pair in sides]),
         kind.weight,
-        np.array([one.champion.buckets for one in run(kind, kind.base, 30, chance) if one.champion]),
+        np.array([did.buckets for did in before]),
+        np.array([did.errors for did in before]),
         kind.base.errors,
     )
 
