@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tidegate.clients.envoy_histogram import edge_of
 from tidegate.clients.metrics_source import Seen
 from tidegate.errors import Unavailable
 from tidegate.judge.series import Sample, Scrape
@@ -87,7 +88,7 @@ def scrapes_of(rows: Sequence[Mapping[str, Any]]) -> list[Scrape]:
             if metric["__name__"] == _REQUESTS:
                 requests[moment][name] += value
             elif metric["__name__"] == _BUCKETS:
-                within[moment][name][float(metric["le"])] += value
+                within[moment][name][edge_of(float(metric["le"]))] += value
             elif metric.get("envoy_response_code_class") == "5":
                 errors[moment][name] += value
     return [

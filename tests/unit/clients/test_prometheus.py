@@ -38,8 +38,8 @@ def test_scrapes_are_put_together_by_their_times():
         row(BUCKETS, "a", [(10.0, 7), (11.0, 9)], le="+Inf"),
     ]
     assert scrapes_of(rows) == [
-        Scrape(10.0, {"a": Sample(7.0, 0.0, {5.0: 6.0, INF: 7.0})}),
-        Scrape(11.0, {"a": Sample(9.0, 1.0, {5.0: 7.0, INF: 9.0}), "b": Sample(2.0, 0.0, {})}),
+        Scrape(10.0, {"a": Sample(7.0, 0.0, {6.0: 6.0, INF: 7.0})}),
+        Scrape(11.0, {"a": Sample(9.0, 1.0, {6.0: 7.0, INF: 9.0}), "b": Sample(2.0, 0.0, {})}),
     ]
 
 
