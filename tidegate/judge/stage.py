@@ -4,7 +4,8 @@ An alarm is one test martingale (`evidence`), mixed over everything that may go 
 allows, more answers above the latency guardrail than one in a hundred, more failures than the champion's times the
 margin (on the same seconds, and against its usual share: see `usual`), slower answers than the champion's times the
 margin. So the budget of false alarms is split over signals and
-alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. A stage passes on
+alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. What the candidate
+says, where a delivery asks for that, is a part of the same average (`quality`). A stage passes on
 its minimum of requests and time, fresh figures, no limit missed; and the last stage beside the champion only when the
 candidate has been shown to be hardly worse (`non_inferiority`).
 """
@@ -21,6 +22,7 @@ from tidegate.handoff import Check, Counts, Verdict
 from tidegate.judge import latency, non_inferiority, rates
 from tidegate.judge.evidence import Evidence
 from tidegate.judge.latency import Past, Ratios
+from tidegate.judge.quality import PRIOR_SHARE, QualityJudge
 from tidegate.judge.quantiles import quantile
 from tidegate.judge.usual import Usual
 
@@ -115,6 +117,7 @@ class StageJudge:
         self._equal = {name: Evidence.over(np.asarray(non_inferiority.PRIOR)) for name in ("errors", "latency")}
         self.candidate, self.champion = Tally(), Tally()
         self._usual = Usual()
+        self.quality = QualityJudge(rollout.quality, stage) if rollout.quality is not None else None
         self._last: Interval | None = None
         self._known_at = since
 
@@ -134,9 +137,18 @@ class StageJudge:
             self._weigh_equality(mine, theirs)
             self.learn(theirs)
 
+    @property
+    def _log_alarm(self) -> float:
+        """The natural logarithm of the stage's test martingale."""
+        return self._alarm.log_value if self.quality is None else float(np.logaddexp(*self._log_parts(self.quality)))
+
+    def _log_parts(self, quality: QualityJudge) -> tuple[float, float]:
+        """Return the logarithms of the martingale's two parts: of errors and latency, and of quality."""
+        return math.log1p(-PRIOR_SHARE) + self._alarm.log_value, math.log(PRIOR_SHARE) + quality.log_value
+
     def is_decided(self, now: float) -> bool:
         """Whether the verdict as of `now` is other than hold; cheaper than to ask for it."""
-        if self._alarm.log_value >= self._limit or now >= self._until or now - self._known_at >= self._spec.no_data:
+        if self._log_alarm >= self._limit or now >= self._until or now - self._known_at >= self._spec.no_data:
             return True
         enough = self.candidate.requests >= self._stage.requests and now - self._since >= self._stage.at_least
         return enough and not self._waiting(now, [check for check in self._checks() if not check.ok])
@@ -145,7 +157,7 @@ class StageJudge:
         """Return pass, hold or fail as of `now`, with the figures behind it."""
         checks = self._checks()
         missed = [check for check in checks if not check.ok]
-        if self._alarm.log_value >= self._limit:
+        if self._log_alarm >= self._limit:
             return self._verdict("fail", self._alarmed(), checks)
         waiting = self._waiting(now, missed)
         if waiting and now - self._known_at >= self._spec.no_data:
@@ -223,7 +235,8 @@ class StageJudge:
 
     def _waiting(self, now: float, missed: Sequence[Check]) -> str:
         """Return what is still wanted before the stage passes; nothing where it passes."""
-        return self._unknown(now) or self._unfinished(now, missed) or self._unproven()
+        quality = self.quality.waiting(now) if self.quality is not None else ""
+        return self._unknown(now) or self._unfinished(now, missed) or quality or self._unproven()
 
     def _unknown(self, now: float) -> str:
         last = self._last
@@ -281,8 +294,10 @@ class StageJudge:
     def _alarmed(self) -> str:
         name = self._explains(self._alarm.leading)
         mine, theirs, margins = self.candidate, self.champion, self._spec.versus_champion
-        odds = f"{math.exp(min(self._alarm.log_value, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
-        if name == "limit:errors":
+        odds = f"{math.exp(min(self._log_alarm, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
+        if self.quality is not None and np.argmax(self._log_parts(self.quality)) == 1:
+            what = self.quality.alarmed
+        elif name == "limit:errors":
             what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {_told(mine)}"
         elif name == "limit:p99":
             what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {_told(mine)}"
@@ -299,14 +314,14 @@ class StageJudge:
 
     def _verdict(self, decision: str, reason: str, checks: list[Check]) -> Verdict:
         at = self._last.end if self._last else self._since
-        figures = {"log_evidence": self._alarm.log_value, "log_evidence_limit": self._limit}
+        figures = {"log_evidence": self._log_alarm, "log_evidence_limit": self._limit}
         if self._beside:
             figures |= {f"log_equal_{name}": found.log_value for name, found in self._equal.items()}
         return Verdict.model_validate(
             {
                 "decision": decision,
                 "reason": reason,
-                "checks": checks,
+                "checks": [*checks, *(self.quality.checks() if self.quality is not None else ())],
                 "candidate": self.candidate.counts(at) if self._last and self._last.candidate else None,
                 "champion": self.champion.counts(at) if self.champion.requests else None,
                 "figures": figures,
