@@ -278,7 +278,8 @@ def test_keeping_a_sample_of_what_is_served_costs_microseconds(place: Place) -> 
                 {"name": "carrier", "datatype": "BYTES", "shape": [1, 1], "data": ["B6"]},
                 {"name": "distance", "datatype": "FP32", "shape": [1, 1], "data": [number / 10]},
             ]})  # fmt: skip
-            for share, endpoint in endpoints.items():
+            order = list(endpoints.items())
+            for share, endpoint in order[number % 3 :] + order[: number % 3]:  # who comes first is the slowest
                 begun = time.perf_counter()
                 answer = client.post(f"{endpoint.model_url}/infer", content=body)
                 took[share].append(time.perf_counter() - begun)

@@ -43,17 +43,18 @@ class Tail:
 
     def new(self) -> Iterator[Served]:
         """Yield what was added since the last time, a mebibyte of each file at most."""
+        for path, follower in list(self._files.items()):
+            if follower.is_left(path):
+                while lines := follower.lines():
+                    yield from self._samples(lines)
+                follower.close()
+                del self._files[path]
         for path in self._folder.glob("*.jsonl"):
             if not path.name.endswith(".1.jsonl") and path not in self._files:
                 with suppress(FileNotFoundError):
                     self._files[path] = _Follower(path)
-        for path, follower in list(self._files.items()):
-            lines = follower.lines()
-            yield from self._samples(lines)
-            if not lines and follower.is_left(path):
-                yield from self._samples(follower.lines())  # written between the last look and the change
-                follower.close()
-                del self._files[path]
+        for follower in self._files.values():
+            yield from self._samples(follower.lines())
 
     def close(self) -> None:
         """Close all files."""

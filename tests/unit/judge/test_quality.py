@@ -1,4 +1,4 @@
-"""What a candidate says, judged: the bound of each ratio, false alarms and detection on simulated counters, and holds."""
+"""What a candidate says, judged: each ratio's bound, false alarms and detection on simulated counters, holds."""
 
 from __future__ import annotations
 
