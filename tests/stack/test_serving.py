@@ -307,7 +307,7 @@ def test_keeping_a_sample_of_what_is_served_costs_microseconds(place: Place) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_fails_no_request(place: Place) -> None:
+def test_a_disk_that_refuses_the_sample_fails_no_request(place: Place) -> None:
     server = TritonServer(place.supervision, PYTHON, place.folder, place.lake, place.targets, sample=lambda _: 1.0)
     endpoint = server.deploy(place.bundle(34, ["AA"]))
     folder = place.folder / "tiny-v34" / "served"
