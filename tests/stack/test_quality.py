@@ -19,15 +19,15 @@ import yaml
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
+from benchmarks.tiny import ENCODINGS, RECORDED, publish
 from tests.stack.test_rollout import Registry, until
-from tests.stack.test_serving import ENCODINGS, PYTHON, RECORDED, Place
 from tidegate.clients.envoy import EnvoyTraffic
 from tidegate.clients.ledger import Ledger
 from tidegate.clients.prometheus import PrometheusMetrics
 from tidegate.clients.triton import TritonServer
 from tidegate.contract.encodings import Encodings
 from tidegate.delivery import RolloutSpec, read_delivery
-from tidegate.handoff import Verdict
+from tidegate.handoff import Bundle, Verdict
 from tidegate.lake import Lake
 from tidegate.rollout import actions
 from tidegate.rollout.watch import Watch
@@ -99,16 +99,18 @@ class Delivery:
     stack: StackConfig
     name: str
     spec: RolloutSpec
-    place: Place
+    lake: Lake
+    servers: TritonServer
     hands: actions.Hands
     metrics: PrometheusMetrics
+    bundles: dict[int, Bundle]
 
     @property
     def url(self) -> str:
         return f"{self.stack.url('envoy')}/v2/models/{self.name}/infer"
 
     def begin(self, version: int, mean: float) -> tuple[str, object]:
-        self.bundles[version] = self.place.bundle(version, ["AA"], **of_mean(mean))
+        self.bundles[version] = publish(self.lake, version, ["AA"], self.name, **of_mean(mean))
         rollout_id = f"{self.name}-r{version}"
         rollout, lease = actions.begin(
             self.hands, self.name, f"{self.name}-v{version}", rollout_id, rollout_id, self.spec, "test"
@@ -126,10 +128,6 @@ class Delivery:
             threading.Event().wait(watch.next_scrape_in_s)
         print(f"stage {stage}: {verdict.decision} after {time.monotonic() - begun:.1f} s: {verdict.reason}")
         return verdict
-
-    @property
-    def bundles(self) -> dict:
-        return self.__dict__.setdefault("_bundles", {})
 
 
 @pytest.fixture
@@ -156,9 +154,9 @@ def delivered(stack: StackConfig, tmp_path: Path) -> Iterator[Callable[..., Deli
         yield make
     finally:
         for one in made:
-            for name in [name for name in one.place.server.endpoints() if name.startswith(f"{one.name}-v")]:
+            for name in [name for name in one.servers.endpoints() if name.startswith(f"{one.name}-v")]:
                 actions.abort(one.hands.traffic, one.name, "the test is over")
-                one.place.server.retire(name)
+                one.servers.retire(name)
         supervision.add(usual)
 
 
@@ -186,21 +184,23 @@ def delivery_of(
     stack: StackConfig, supervision: Supervision, folder: Path, name: str, spec: RolloutSpec, share: float
 ) -> Delivery:
     lake = Lake(f"file://{folder / 'lake'}")
-    server = TritonServer(
-        supervision, PYTHON, stack.paths.serving, lake, stack.paths.triton_targets, sample=lambda _: share
+    servers = TritonServer(
+        supervision,
+        stack.paths.python_serve,
+        stack.paths.serving,
+        lake,
+        stack.paths.triton_targets,
+        sample=lambda _: share,
     )
-    place = Place(lake, supervision, server, stack.paths.triton_targets, stack.paths.serving, name)
     traffic = EnvoyTraffic(stack.paths.xds, stack.url("envoy-admin"))
     ledger = Ledger(stack.postgres_dsn("tidegate"))
-    bundles: dict = {}
-    hands = actions.Hands(ledger, traffic, traffic, server, Registry(), lambda _, version: bundles[version], ttl_s=60)
-    found = Delivery(stack, name, spec, place, hands, PrometheusMetrics(stack.url("prometheus")))
-    found.__dict__["_bundles"] = bundles
-    return found
+    bundles: dict[int, Bundle] = {}
+    hands = actions.Hands(ledger, traffic, traffic, servers, Registry(), lambda _, version: bundles[version], ttl_s=60)
+    return Delivery(stack, name, spec, lake, servers, hands, PrometheusMetrics(stack.url("prometheus")), bundles)
 
 
 def test_wrong_values_under_a_mirror_lead_back_and_an_equal_candidate_passes(
-    delivered: Callable[..., Delivery],
+    stack: StackConfig, delivered: Callable[..., Delivery]
 ) -> None:
     section = {
         "disagreement": {"above": 0.1, "at_most": "5%", "at_least": 100},
@@ -228,7 +228,7 @@ def test_wrong_values_under_a_mirror_lead_back_and_an_equal_candidate_passes(
             assert shares["predictions"].ok
         assert shares["predictions"].value < 20
     assert set(callers.statuses) == {200}, "nobody but the judge saw the wrong values"
-    files = list((one.place.folder / f"{one.name}-v1" / "served").iterdir())
+    files = list((stack.paths.serving / f"{one.name}-v1" / "served").iterdir())
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     kept = Served.from_line(files[0].read_bytes().splitlines()[-1])
     row = kept.features

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PAST_S = 60.0
+PAST_S = 180.0
 """How far before a stage the champion's latencies are looked at."""
 _OVERLAP_S = 15.0  # that are asked for again, so that a scrape that came in late is not missed
 
