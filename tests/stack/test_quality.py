@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 from kafka import KafkaAdminClient, KafkaProducer
@@ -160,6 +161,14 @@ def delivered(stack: StackConfig, tmp_path: Path) -> Iterator[Callable[..., Deli
         supervision.add(usual)
 
 
+def figures(stack: StackConfig) -> str:
+    headers = {"Authorization": f"Bearer {stack.secrets['quality']}"}
+    try:
+        return httpx.get(stack.url("quality") + "/metrics", headers=headers).text
+    except httpx.HTTPError:  # it starts
+        return ""
+
+
 def spec_of(name: str, stages: list[dict], section: dict) -> dict:
     return {
         "delivery": name,
@@ -261,7 +270,15 @@ def test_labels_that_call_the_candidate_wrong_abort_it_while_it_has_half_of_the_
     assert "labelled answers, the champion 0 of " in verdict.reason
     assert not one.hands.traffic.read(one.name).on_trial
     assert set(callers.statuses) == {200}
-    headers = {"Authorization": f"Bearer {stack.secrets['quality']}"}
-    figures = httpx.get(stack.url("quality") + "/metrics", headers=headers).text
-    assert f'tidegate_labels_bad_total{{delivery="{one.name}"}} 1.0' in figures
     assert httpx.get(stack.url("quality") + "/metrics").status_code == 401
+    bad = f'tidegate_labels_bad_total{{delivery="{one.name}"}}'
+    assert f"{bad} 1.0" in figures(stack)
+
+    supervision = daemon.supervision(stack)
+    first = supervision.states()["quality"].pid
+    psutil.Process(first).kill()
+    until(lambda: supervision.states()["quality"].pid not in (0, first))
+    with closing(KafkaProducer(bootstrap_servers=stack.kafka)) as producer:
+        producer.send(topic, b"nor is this")
+    until(lambda: bad in figures(stack))
+    assert f"{bad} 1.0" in figures(stack), "what was read before the restart is not read again"
