@@ -1,8 +1,8 @@
 """Counts of what one delivery's versions say: predictions, inputs answered by two of them, answers with labels; pure.
 
-Memory is bounded: the last 100,000 inputs and the last 100,000 request ids, some 90 MB for a delivery with two versions. An
-input counts once for each two versions and a label once for each answer, as long as they are remembered; so a small set
-of inputs that comes again and again is no growing evidence.
+Memory is bounded: the last 100,000 inputs and the last 100,000 request ids, 90 MB for a delivery with two versions.
+An input counts once for each two versions and a label once for each answer, as long as they are remembered; so a small
+set of inputs that comes again and again is no growing evidence.
 """
 
 from __future__ import annotations
