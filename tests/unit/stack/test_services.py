@@ -84,6 +84,7 @@ def test_prometheus_scrapes_every_second_and_its_rule_file_is_there(cfg: StackCo
         "GuardAborted",
         "GuardLedgerUnreachable",
         "GuardDisbelievesLedger",
+        "QualitySilent",
         "RowsQuarantined",
         "TargetDown",
     ]
