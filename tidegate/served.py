@@ -75,7 +75,7 @@ class Served:
             found = json.loads(line)
             prediction = math.nan if found["prediction"] is None else float(found["prediction"])
             return cls(str(found["id"]), str(found["digest"]), dict(found["features"]), prediction, float(found["at"]))
-        except (TypeError, KeyError, RecursionError) as error:
+        except (TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ValueError(f"no served row: {error!r}") from error
 
 

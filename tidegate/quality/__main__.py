@@ -66,7 +66,11 @@ def _topics(quality: Quality, state: Path, stop: threading.Event) -> None:
     """Begin to read the topic of each delivery that names one, and end it when it no longer does."""
     reading: dict[str, tuple[KafkaTopic, threading.Event]] = {}
     while not stop.is_set():
-        wanted = quality.topics()
+        try:
+            wanted = quality.topics()
+        except OSError as error:
+            _log.warning("the deliveries cannot be read: %s", error)
+            wanted = {delivery: topic for delivery, (topic, _) in reading.items()}
         for delivery, (topic, over) in list(reading.items()):
             if wanted.get(delivery) != topic:
                 over.set()
@@ -94,8 +98,8 @@ def _labels(quality: Quality, delivery: str, topic: KafkaTopic, state: Path, ove
                     quality.label(delivery, found)
                 if over.is_set():
                     return
-        except Unavailable as away:
-            _log.warning("%s; tried again in %.0f s", away, pause)
+        except Exception as error:  # whatever a broker answers must not end the counting of labels
+            _log.warning("%s; tried again in %.0f s", error, pause, exc_info=not isinstance(error, Unavailable))
             over.wait(pause)
             pause = min(2 * pause, _LONGEST_S)
 
