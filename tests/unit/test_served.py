@@ -54,7 +54,17 @@ def test_a_prediction_that_is_no_number_comes_back_as_none():
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"{", b"[]", b"7", b'{"id": "a"}', b'{"id":"a","digest":"b","features":3,"prediction":1,"at":2}']
+    "line",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"\xff",
+        b'{"id": "a"}',
+        b'{"id":"a","digest":"b","features":3,"prediction":1,"at":2}',
+        b'{"id":"a","digest":"b","features":{},"prediction":1%b,"at":2}' % (b"0" * 400),
+    ],
 )
 def test_what_is_no_served_row_is_a_value_error(line):
     with pytest.raises(ValueError):  # noqa: PT011  # json's own or ours
