@@ -141,6 +141,11 @@ class StageJudge:
             self.learn(theirs)
 
     @property
+    def is_alarmed(self) -> bool:
+        """Whether the evidence is enough to fail, whatever else is still to be heard."""
+        return self._log_alarm >= self._limit
+
+    @property
     def _log_alarm(self) -> float:
         """The natural logarithm of the stage's test martingale."""
         return self._alarm.log_value if self.quality is None else float(np.logaddexp(*self._log_parts(self.quality)))
@@ -151,7 +156,7 @@ class StageJudge:
 
     def is_decided(self, now: float) -> bool:
         """Whether the verdict as of `now` is other than hold; cheaper than to ask for it."""
-        if self._log_alarm >= self._limit or now >= self._until or now - self._known_at >= self._spec.no_data:
+        if self.is_alarmed or now >= self._until or now - self._known_at >= self._spec.no_data:
             return True
         enough = self.candidate.requests >= self._stage.requests and now - self._since >= self._stage.at_least
         return enough and not self._waiting(now, [check for check in self._checks() if not check.ok])
@@ -160,7 +165,7 @@ class StageJudge:
         """Return pass, hold or fail as of `now`, with the figures behind it."""
         checks = self._checks()
         missed = [check for check in checks if not check.ok]
-        if self._log_alarm >= self._limit:
+        if self.is_alarmed:
             return self._verdict("fail", self._alarmed(), checks)
         waiting = self._waiting(now, missed)
         if waiting and now - self._known_at >= self._spec.no_data:

@@ -114,10 +114,8 @@ class Watch:
             elif interval.champion is not None:
                 self._judge.learn(interval.champion)
         self._last = fresh[-1] if fresh else self._last
-        try:
+        if not self._judge.is_alarmed:  # else nothing may delay the way back
             self._hear(self._judge)
-        except Unavailable as away:
-            _log.warning("nothing is known of what is said: %s", away)  # a stage that waits for it holds: stale
         return self._judge.verdict(seen.now)
 
     def _hear(self, judge: StageJudge) -> None:
@@ -126,7 +124,11 @@ class Watch:
         if quality is None or champion is None:
             return
         oldest = min((scrape.at for scrape in self._said.values()), default=self._since - _OVERLAP_S)
-        seen = self._metrics.quality(self._rollout.candidate, champion, self._now - oldest + _OVERLAP_S)
+        try:
+            seen = self._metrics.quality(self._rollout.candidate, champion, self._now - oldest + _OVERLAP_S)
+        except Unavailable as away:  # a stage that waits for it holds: no data, or stale
+            _log.warning("nothing is known of what is said: %s", away)
+            return
         for name in quality.signals:
             scrapes: Sequence[Scrape] = getattr(seen, name)
             last = self._said.get(name)

@@ -227,6 +227,13 @@ def test_a_quality_process_that_began_again_holds_for_a_whole_interval(staged):
     assert found.look().decision == "pass"
 
 
+def test_a_breach_is_not_held_up_by_asking_what_is_said(staged, monkeypatch):
+    found = asking(staged, [seen(2, failing=15)], said(1), 2.1)
+    monkeypatch.setattr(found._metrics, "quality", lambda *_: pytest.fail("asked before the traffic was back"))
+    assert found.look().decision == "fail"
+    assert candidates(staged) == {}
+
+
 def test_a_prometheus_that_does_not_answer_about_what_is_said_holds(staged, monkeypatch):
     found = asking(staged, [seen(20)], said(19), 20.1)
     monkeypatch.setattr(found._metrics, "quality", lambda *_: (_ for _ in ()).throw(AWAY))
