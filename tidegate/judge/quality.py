@@ -346,6 +346,14 @@ class QualityJudge:
         """The natural logarithm of the signals' average test martingale; 0 before the first interval."""
         return float(np.logaddexp.reduce([self._weighed(name) for name in self.signals]))
 
+    def averaged_with(self, log_alarm: float) -> float:
+        """Return the logarithm of the stage's test martingale, given that of errors and latency."""
+        return float(np.logaddexp(math.log1p(-PRIOR_SHARE) + log_alarm, math.log(PRIOR_SHARE) + self.log_value))
+
+    def outweighs(self, log_alarm: float) -> bool:
+        """Whether more of the evidence is of these signals than of errors and latency."""
+        return math.log(PRIOR_SHARE) + self.log_value > math.log1p(-PRIOR_SHARE) + log_alarm
+
     @property
     def alarmed(self) -> str:
         """What is wrong, by the signal with the most evidence."""

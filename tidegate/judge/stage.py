@@ -23,7 +23,7 @@ from tidegate.handoff import Check, Counts, Verdict
 from tidegate.judge import latency, non_inferiority, rates, usual
 from tidegate.judge.evidence import Evidence
 from tidegate.judge.latency import Past, Ratios
-from tidegate.judge.quality import PRIOR_SHARE, QualityJudge
+from tidegate.judge.quality import QualityJudge
 from tidegate.judge.quantiles import quantile
 
 if TYPE_CHECKING:
@@ -148,11 +148,8 @@ class StageJudge:
     @property
     def _log_alarm(self) -> float:
         """The natural logarithm of the stage's test martingale."""
-        return self._alarm.log_value if self.quality is None else float(np.logaddexp(*self._log_parts(self.quality)))
-
-    def _log_parts(self, quality: QualityJudge) -> tuple[float, float]:
-        """Return the logarithms of the martingale's two parts: of errors and latency, and of quality."""
-        return math.log1p(-PRIOR_SHARE) + self._alarm.log_value, math.log(PRIOR_SHARE) + quality.log_value
+        alarm = self._alarm.log_value
+        return alarm if self.quality is None else self.quality.averaged_with(alarm)
 
     def is_decided(self, now: float) -> bool:
         """Whether the verdict as of `now` is other than hold; cheaper than to ask for it."""
@@ -324,7 +321,7 @@ class StageJudge:
         name = self._explains(self._alarm.leading)
         mine, theirs, margins = self.candidate, self.champion, self._spec.versus_champion
         odds = f"{math.exp(min(self._log_alarm, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
-        if self.quality is not None and np.argmax(self._log_parts(self.quality)) == 1:
+        if self.quality is not None and self.quality.outweighs(self._alarm.log_value):
             what = self.quality.alarmed
         elif name == "limit:errors":
             what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {_told(mine)}"
