@@ -82,6 +82,7 @@ def registry(conn: Any) -> Registry:
 def serving(conn: Any, lake: Lake) -> TritonServer:
     """Return the model server backend: one Triton process per serving version."""
     from tidegate.clients.triton import TritonServer
+    from tidegate.delivery import share_sampled
     from tidegate.stack.supervision import Supervision
 
     extra = conn.extra_dejson
@@ -94,4 +95,5 @@ def serving(conn: Any, lake: Lake) -> TritonServer:
         folder=Path(extra["models"]),
         lake=lake,
         prometheus_targets=Path(extra["targets"]),
+        sample=share_sampled,
     )

@@ -11,7 +11,7 @@ from tidegate.clients.ledger import Ledger
 from tidegate.clients.prometheus import PrometheusMetrics
 from tidegate.clients.registry import Registry
 from tidegate.clients.triton import TritonServer
-from tidegate.delivery import delivery_named
+from tidegate.delivery import delivery_named, share_sampled
 from tidegate.lake import Lake
 from tidegate.rollout.steps import Hands, routing_of
 from tidegate.stack import daemon
@@ -35,6 +35,7 @@ def hands(cfg: StackConfig, delivery: str) -> Hands:
         folder=cfg.paths.serving,
         lake=lake,
         prometheus_targets=cfg.paths.triton_targets,
+        sample=share_sampled,
     )
     return Hands(
         ledger=ledger(cfg),
