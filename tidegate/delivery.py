@@ -17,6 +17,7 @@ from tidegate.units import Factor, Rate, Seconds, Share, WindowLength, cron_of
 from tidegate.yamlfile import SpecProblems, YamlFile
 
 _log = logging.getLogger(__name__)
+_SAMPLED = 0.1  # of served rows, where a rollout judges what is said
 _HEADER = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
 Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters, digits and underscores")
 
@@ -154,8 +155,10 @@ class ServeSpec(Spec):
     server: Literal["triton"] = "triton"
     traffic: Literal["envoy"] = "envoy"
     keep: int = Field(default=3, ge=1, description="bundles kept for a way back")
-    sample: Share = Field(
-        default=0.1, description="of served rows, kept beside their predictions on the server's disk; 0% keeps none"
+    sample: Share | None = Field(
+        default=None,
+        description="of served rows, raw values kept with predictions on the server's disk; default: none, and 10% "
+        "where rollout.quality asks for them",
     )
     sticky: Sticky | None = Field(default=None, description="default: each request falls by itself")
     pin: str | None = Field(
@@ -358,7 +361,7 @@ class Delivery(Spec):
 
     @model_validator(mode="after")
     def _quality_can_be_seen(self) -> Self:
-        quality, sample = self.rollout.quality, self.serve.sample
+        quality, sample = self.rollout.quality, self.share_sampled
         if quality is None:
             return self
         if not sample:
@@ -369,6 +372,13 @@ class Delivery(Spec):
         for stage in self.rollout.stages if self.rollout.traffic else ():
             _samples_come(stage, self.rollout, quality, (self.rollout.traffic or 0.0) * sample)
         return self
+
+    @property
+    def share_sampled(self) -> float:
+        """The share of served rows that servers keep."""
+        if self.serve.sample is not None:
+            return self.serve.sample
+        return _SAMPLED if self.rollout.quality is not None else 0.0
 
     def model_of(self, wanted: str | None) -> tuple[str, str]:
         """Return (file, function) of the model to train.
@@ -445,7 +455,7 @@ def share_sampled(name: str) -> float:
     A way back must not fail for a mistake in a file, so this one does not raise.
     """
     try:
-        return delivery_named(name).serve.sample
+        return delivery_named(name).share_sampled
     except SpecError as error:
         _log.warning("servers of %s keep no sample of what they answer: %s", name, error)
         return 0.0

@@ -173,5 +173,9 @@ def test_a_file_that_is_gone_or_wrong_keeps_no_sample_and_stops_nobody(
     assert share_sampled("flights") == 0.0
     write(tmp_path, "window: 1 month", "window: often")
     assert share_sampled("flights") == 0.0
+    write(tmp_path, "keep: 3}", "keep: 3}")
+    assert share_sampled("flights") == 0.0, "raw values are kept only where a delivery asks for it"
+    write(tmp_path, "  lease: 30s", "  lease: 30s\n  quality: {predictions: {}}")
+    assert share_sampled("flights") == 0.1
     write(tmp_path, "keep: 3}", "keep: 3, sample: 25%}")
     assert share_sampled("flights") == 0.25
