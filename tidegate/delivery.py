@@ -11,9 +11,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tidegate.handoff import Target
 from tidegate.units import Factor, Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.wire import Name as Protocol
 from tidegate.yamlfile import SpecProblems, YamlFile
 
+Server = Literal["triton", "tfserving"]
+_SERVES: dict[Server, tuple[Target, ...]] = {"triton": ("onnx", "tensorrt"), "tfserving": ("savedmodel",)}
 _HEADER = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
 Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters, digits and underscores")
 
@@ -102,7 +106,7 @@ class TrainSpec(Spec):
 class OptimiseSpec(Spec):
     """What the served artefact is."""
 
-    target: Literal["onnx", "tensorrt"] = "onnx"
+    target: Target = Field(default="onnx", description="onnx or tensorrt for triton, savedmodel for tfserving")
     tolerance: float = Field(default=1e-4, gt=0, description="largest absolute difference of a prediction")
 
 
@@ -141,13 +145,20 @@ class Sticky(Spec):
 class ServeSpec(Spec):
     """What serves and what moves traffic."""
 
-    server: Literal["triton"] = "triton"
+    server: Server = Field(
+        default="triton", description="callers speak KServe v2 to triton, TensorFlow Serving's REST to tfserving"
+    )
     traffic: Literal["envoy"] = "envoy"
     keep: int = Field(default=3, ge=1, description="bundles kept for a way back")
     sticky: Sticky | None = Field(default=None, description="default: each request falls by itself")
     pin: str | None = Field(
         default=None, pattern=_HEADER, description="header by which a tester asks for one version, as flights-v3"
     )
+
+    @property
+    def protocol(self) -> Protocol:
+        """What callers of this server speak."""
+        return "tfserving" if self.server == "tfserving" else "kserve"
 
 
 class Stage(Spec):
@@ -295,6 +306,17 @@ class Delivery(Spec):
     serve: ServeSpec = ServeSpec()
     rollout: RolloutSpec = RolloutSpec()
     retrain: RetrainSpec = RetrainSpec()
+
+    @model_validator(mode="after")
+    def _servable(self) -> Self:
+        server, target = self.serve.server, self.optimise.target
+        if target not in _SERVES[server]:
+            fitting = next(name for name, targets in _SERVES.items() if target in targets)
+            raise ValueError(
+                f"serve.server {server} cannot serve optimise.target {target} "
+                f"Remedy: set optimise.target to {_SERVES[server][0]}, or serve.server to {fitting}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _schedulable(self) -> Self:
