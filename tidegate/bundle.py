@@ -41,8 +41,8 @@ def assemble(
     """Publish a version's bundle and return it; the same parts give the same bytes and digest.
 
     To serve: the artefact (model.onnx, model.plan or the folder servable/), encodings.json, probe.json (recorded
-    answers), requirements-serve.txt (the lock of the serving environment). To be rebuilt: saved_model/, dataset.json (the
-    dataset's manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its
+    answers), requirements-serve.txt (the lock of the serving environment). To be rebuilt: saved_model/, dataset.json
+    (the dataset's manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its
     digests). `root` is the project's folder, where locks and contracts are.
 
     Raises:

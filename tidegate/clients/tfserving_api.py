@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory, text_format
 
-from tidegate.errors import DataError, Unavailable
+from tidegate.errors import Conflict, DataError, TidegateError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,7 +108,8 @@ class ModelService:
         Raises:
             ValueError: no model is given: an emptied server is in no state to load another.
             Unavailable: the server does not answer in time.
-            DataError: it refuses, for instance a label on a version that is not available; says why.
+            Conflict: it is in no state for that: a label is for a version that is not available.
+            DataError: it refuses.
         """
         request = message("ReloadConfigRequest")()
         request.config.CopyFrom(server_config(models))
@@ -127,11 +128,16 @@ class ModelService:
             response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
         )
 
-    def _failure(self, method: str, error: Any, timeout_s: float) -> Unavailable | DataError:
+    def _failure(self, method: str, error: Any, timeout_s: float) -> TidegateError:
         if error.code() in _AWAY:
             return Unavailable(
                 f"TensorFlow Serving at {self.address} did not answer {method} within {timeout_s:.3g} s "
                 f"({error.code().name}: {error.details()}); see that it runs and its log, then try again"
+            )
+        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+            return Conflict(
+                f"TensorFlow Serving at {self.address} is in no state for {method}: {error.details()}; it may have "
+                "been started again meanwhile: try again"
             )
         return self._refusal(method, f"{error.code().name}: {error.details()}")
 

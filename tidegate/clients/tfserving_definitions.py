@@ -1,4 +1,4 @@
-"""Writes tfserving_api.json: the definitions of TensorFlow Serving's ModelService, as `tensorflow-serving-api` has them.
+"""Writes tfserving_api.json: TensorFlow Serving's ModelService as the package `tensorflow-serving-api` defines it.
 
     .envs/train/bin/python -m tidegate.clients.tfserving_definitions
 
