@@ -28,6 +28,7 @@ from tidegate import keys
 from tidegate.bundle import SERVABLE, SERVING_LOCK
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.tfserving import TfServing, pool_of
+from tidegate.clients.tfserving_api import DEFINITIONS
 from tidegate.contract.encodings import Encodings, FeatureEncoding
 from tidegate.delivery import GateSpec
 from tidegate.errors import Conflict, DataError, Unavailable
@@ -217,6 +218,12 @@ def ask(endpoint: Endpoint, carrier: str, distance: float) -> float:
 def wanted(version: int, value: float, distance: float) -> float:
     scaled = 0.0 if math.isnan(distance) else (distance - 100) / 10
     return 1 / (1 + math.exp(-(value + float(WEIGHTS[version % 2]) * scaled)))
+
+
+def test_the_messages_are_those_of_the_package_that_defines_them() -> None:
+    command = "from tidegate.clients.tfserving_definitions import definitions; print(definitions(), end='')"
+    found = subprocess.run([PYTHON, "-c", command], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert json.loads(found.stdout) == json.loads(DEFINITIONS.read_text())
 
 
 def test_the_optimise_stage_puts_the_encodings_into_the_graph_and_proves_it_on_real_rows(place: Place) -> None:

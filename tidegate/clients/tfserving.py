@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 class Pool(Handoff):
     """The slots of an installation, as its connection or file names them."""
 
-    folder: str
+    folder: str = Field(pattern="^/")
     """Has a folder for each slot, which its server reads."""
     slots: list[Slot] = Field(min_length=1)
 

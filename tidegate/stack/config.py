@@ -199,10 +199,15 @@ class StackConfig:
     def tfserving(self) -> dict[str, Any] | None:
         """The slots of TensorFlow Serving as written in `paths.tfserving`; None without that file: nobody runs any.
 
+        Their folder may be given relative to the project's.
+
         Raises:
             SetupError: the file is not JSON.
         """
-        return _read(self.paths.tfserving) or None
+        found = _read(self.paths.tfserving)
+        if "folder" in found:
+            found["folder"] = str(self.paths.root / str(found["folder"]))
+        return found or None
 
     @property
     def kafka(self) -> str:
