@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ import pytest
 from tidegate import keys
 from tidegate.bundle import SERVABLE, SERVING_LOCK
 from tidegate.clients.model_server import Endpoint
-from tidegate.clients.tfserving import TfServing, pool_of
+from tidegate.clients.tfserving import Pool, TfServing, pool_of
 from tidegate.clients.tfserving_api import DEFINITIONS
 from tidegate.contract.encodings import Encodings, FeatureEncoding
 from tidegate.delivery import GateSpec
@@ -104,12 +105,14 @@ class Place:
         return self.folder / "targets"
 
     def server(self, timeout_s: float = 60.0) -> TfServing:
+        return TfServing(self.pool(), self.lake, self.targets, timeout_s)
+
+    def pool(self) -> Pool:
         slots = [
             {"name": each.name, "grpc": f"127.0.0.1:{each.grpc}", "rest": f"127.0.0.1:{each.rest}"}
             for each in self.processes.values()
         ]
-        pool = pool_of({"folder": str(self.folder / "slots"), "slots": slots}, "the test")
-        return TfServing(pool, self.lake, self.targets, timeout_s)
+        return pool_of({"folder": str(self.folder / "slots"), "slots": slots}, "the test")
 
     def bundle(self, change: Callable[[Path], None] = lambda folder: None) -> Bundle:
         """Publish a bundle of the next version, whose models take turns; `change` is made to its files before."""
@@ -401,6 +404,36 @@ def test_a_server_killed_while_it_loads_is_told_again_when_it_is_back(place: Pla
     assert place.slot(endpoint) is slot
     assert slot.calls()[-1] == {"tiny": [[bundle.version], {"stable": bundle.version}]}
     assert server.ready(bundle.name)
+
+
+DEPLOY = """
+import sys
+from pathlib import Path
+from tidegate.clients.tfserving import Pool, TfServing
+from tidegate.handoff import Bundle
+from tidegate.lake import Lake
+pool, bundle, lake, targets = sys.argv[1:]
+TfServing(Pool.model_validate_json(pool), Lake(lake), Path(targets)).deploy(Bundle.model_validate_json(bundle))
+"""
+
+
+def test_whoever_deploys_may_be_killed_while_a_version_loads_and_a_repeat_finishes(place: Place) -> None:
+    server = place.server()
+    serving = server.deploy(place.bundle())
+    old, bundle = place.bundle(), place.bundle()
+    slot = place.slot(server.deploy(old))
+    server.retire(old.name)
+    slot.tell("hold-loading")
+    given = [place.pool().to_json(), bundle.to_json(), place.lake.url, str(place.targets)]
+    deployer = subprocess.Popen([sys.executable, "-c", DEPLOY, *given], cwd=ROOT)
+    awaited(lambda: bundle.version in slot.calls()[-1]["tiny"][0])
+    deployer.kill()
+    deployer.wait(20)
+    slot.tell("go-on")
+    assert place.slot(server.deploy(bundle)) is slot
+    assert slot.calls()[-1] == {"tiny": [[bundle.version], {"stable": bundle.version}]}
+    assert not (slot.folder / "tiny" / str(old.version)).exists()
+    assert server.ready(serving.name)
 
 
 def test_a_server_that_stays_away_is_given_up_and_a_repeat_converges_once_it_is_back(place: Place) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ class Wire(Protocol):
 
 def wire(name: Name) -> Wire:
     """Return the protocol of this name."""
-    from tidegate.wire import kserve, tfserving
+    from tidegate.wire import kserve, tfserving  # which need what is above
 
     protocols: dict[str, Wire] = {"kserve": kserve, "tfserving": tfserving}
     return protocols[name]
@@ -84,7 +84,7 @@ def wire(name: Name) -> Wire:
 
 def prefixes(model: str) -> set[str]:
     """Return how the paths of a model's predictions begin, in any protocol."""
-    return {wire(name).prefix(model) for name in ("kserve", "tfserving")}
+    return {wire(name).prefix(model) for name in get_args(Name)}
 
 
 def columns_of(features: Sequence[Feature], columns: Columns) -> list[list[str]]:

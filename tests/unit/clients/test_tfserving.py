@@ -10,9 +10,11 @@ from tidegate.clients.model_server import Endpoint, ModelServer
 from tidegate.clients.tfserving import TfServing, pool_of
 from tidegate.clients.tfserving_api import ModelConfig, ModelService, config_text, message, parse_config
 from tidegate.clients.tfserving_slot import Loaded, Slot, SlotServer
+from tidegate.delivery import ServeSpec
 from tidegate.errors import DataError, SetupError, Unavailable
 from tidegate.handoff import Bundle, Dataset, Request, Window
 from tidegate.lake import Lake
+from tidegate.rollout.steps import routing_of
 
 SLOT = {"name": "a", "grpc": "127.0.0.1:1", "rest": "127.0.0.1:2"}
 MODELS = [ModelConfig("flights", "/models/flights", (3, 4), {"stable": 3, "canary": 4})]
@@ -128,6 +130,11 @@ def test_a_bundle_that_is_not_published_takes_no_slot(tmp_path: Path) -> None:
     assert server.endpoints() == {}
     assert not server.ready("tiny-v3")
     server.retire("tiny-v3")
+
+
+def test_callers_of_a_delivery_speak_what_its_server_does() -> None:
+    assert routing_of(ServeSpec(server="tfserving")).protocol == "tfserving"
+    assert routing_of(ServeSpec()).protocol == "kserve"
 
 
 def test_an_endpoint_knows_where_its_version_alone_answers() -> None:
