@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
@@ -18,52 +17,23 @@ import httpx
 import psutil
 import pytest
 
-from tidegate import keys
-from tidegate.bundle import SERVING_LOCK
+from benchmarks.tiny import LOCK, RECORDED, TINY, publish
 from tidegate.clients.environments import find_uv
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.triton import TritonServer
-from tidegate.contract.encodings import Encodings, FeatureEncoding
 from tidegate.delivery import GateSpec
 from tidegate.errors import DataError
 from tidegate.gate.run import run
 from tidegate.gate.task import GateTask
-from tidegate.handoff import Bundle, Dataset, Feature, Request, Window
+from tidegate.handoff import Bundle
 from tidegate.lake import Lake
-from tidegate.recorded import PROBE, RecordedAnswers
 from tidegate.stack import daemon
 from tidegate.stack.config import ROOT, StackConfig
 from tidegate.stack.supervision import Supervision
 
 pytestmark = pytest.mark.stack
 
-# sigmoid(Gather([-1, 0, 1], carrier) + 0.5 * distance), made with onnx.helper at opset 17, IR 9: its table has no row
-# for the out-of-vocabulary index 3, so that ONNX Runtime refuses a carrier that it has never seen.
-TINY = base64.b64decode(
-    "CAk66wEKJAoBdwoHY2FycmllchIBYSIGR2F0aGVyKgsKBGF4aXMYAKABAgoVCghkaXN0YW5jZQoBaxIBYiIDTXVsCg4KAWEKAWISAWMi"
-    "A0FkZAoZCgFjEgtwcm9iYWJpbGl0eSIHU2lnbW9pZBIEdGlueSoVCAMQAUIBd0oMAACAvwAAAAAAAIA/KgsQAUIBa0oEAAAAP1oaCgdj"
-    "YXJyaWVyEg8KDQgHEgkKAxIBbgoCCAFaGwoIZGlzdGFuY2USDwoNCAESCQoDEgFuCgIIAWIeCgtwcm9iYWJpbGl0eRIPCg0IARIJCgMS"
-    "AW4KAggBQgQKABAR"
-)
-FEATURES = [
-    Feature(name="carrier", encoding="vocabulary", dtype="BYTES", size=3),
-    Feature(name="distance", encoding="standardise", dtype="FP32", size=1),
-]
-ENCODINGS = Encodings(
-    (
-        FeatureEncoding("carrier", "vocabulary", "BYTES", vocabulary=("AA", "B6", "UA")),
-        FeatureEncoding("distance", "standardise", "FP32", mean=100.0, std=10.0),
-    )
-)
-RECORDED = RecordedAnswers(
-    rows=(0, 7, 9),
-    columns={"carrier": ("B6", "UA", "AA"), "distance": (100.0, 120.0, None)},
-    probabilities=(0.5, 0.880797, 0.268941),
-    tolerance=1e-5,
-)
 PYTHON = ROOT / ".envs" / "serve" / "bin" / "python"
-LOCK = (ROOT / "docker" / "serve" / "requirements.txt").read_text()
-FILES = {"model": "model.onnx", "encodings": "encodings.json", "probe": PROBE, "lock": SERVING_LOCK}
 
 
 @dataclass(frozen=True)
@@ -77,34 +47,8 @@ class Place:
     folder: Path
 
     def bundle(self, version: int, carriers: list[str], **changes: bytes | str) -> Bundle:
-        """Publish a bundle of the tiny model, its held-out rows flying with these carriers; `changes` by stem."""
-        window = Window(start="2013-01-01", end="2013-02-01")
-        dataset = self._dataset(window, carriers)
-        key = keys.bundle("tiny", version)
-        files = {"model": TINY, "encodings": ENCODINGS.to_json(), "probe": RECORDED.to_json(), "lock": LOCK, **changes}
-        with self.lake.publish(key) as draft:
-            for stem, name in FILES.items():
-                content = files[stem]
-                draft.file(name).write_bytes(content.encode() if isinstance(content, str) else content)
-        request = Request(request_id=f"r{version}", delivery="tiny", window=window)
-        return Bundle(
-            delivery="tiny", version=version, key=key, target="onnx", request=request, dataset=dataset, metrics={},
-            digest=self.lake.require(key)["digest"],
-        )  # fmt: skip
-
-    def _dataset(self, window: Window, carriers: list[str]) -> Dataset:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        key = keys.dataset("tiny", window)
-        late = [int(carrier == "UA") for carrier in carriers]
-        table = pa.table({"carrier": carriers, "distance": [100.0] * len(carriers), "late": late})
-        with self.lake.publish(key) as draft:
-            pq.write_table(table, draft.file("test.parquet"))
-        return Dataset(
-            delivery="tiny", window=window, key=key, train_rows=0, test_rows=len(carriers), label="late",
-            features=FEATURES, digest=self.lake.require(key)["digest"], slices={},
-        )  # fmt: skip
+        """Publish a bundle of the tiny model."""
+        return publish(self.lake, version, carriers, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ SLOWER = (1.25, 1.7, 3.0, 10.0)
 """Alternatives: all answers so many times slower than the margin allows."""
 LATE = (0.02, 0.1, 0.5)
 """Alternatives: this share of answers comes later than nearly all of the champion's."""
-PRIOR = (0.18, 0.2, 0.2, 0.1, 0.12, 0.12, 0.08)
+PRIOR = (0.2, 0.24, 0.24, 0.12, 0.06, 0.06, 0.08)
 _MEMORY = 0.99  # of the champion's past, per scrape: half of it is forgotten after 69 scrapes
 _ENOUGH = 200.0  # answers of the champion before its past can tell anything
 _FLOOR = 1e-3
@@ -51,6 +51,11 @@ class Past:
     def after(self, counts: NDArray[np.float64]) -> Past:
         """Return the past with one more scrape's answers per bucket."""
         return Past(self.edges, self.counts * _MEMORY + counts)
+
+    def latest(self) -> int | None:
+        """Return the index of the lowest finite edge with less than half an answer above; None where there is none."""
+        places = np.flatnonzero(float(self.counts.sum()) - np.cumsum(self.counts)[:-1] < 0.5)
+        return int(places[0]) if places.size else None
 
     def edge_above(self, share: float) -> float:
         """Return the highest finite edge above which at least this share of answers lies, in ms; the lowest if none."""

@@ -3,7 +3,7 @@
 An alarm is one test martingale (`evidence`), mixed over everything that may go wrong: more failures than the guardrail
 allows, more answers above the latency guardrail than one in a hundred, more failures than the champion's times the
 margin (on the same seconds, and against its usual share: see `usual`), slower answers than the champion's times the
-margin. So the budget of false alarms is split over signals and
+margin, and answers later than any of its. So the budget of false alarms is split over signals and
 alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. A stage passes on
 its minimum of requests and time, fresh figures, no limit missed; and the last stage beside the champion only when the
 candidate has been shown to be hardly worse (`non_inferiority`).
@@ -12,17 +12,17 @@ candidate has been shown to be hardly worse (`non_inferiority`).
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tidegate.handoff import Check, Counts, Verdict
-from tidegate.judge import latency, non_inferiority, rates
+from tidegate.judge import latency, non_inferiority, rates, usual
 from tidegate.judge.evidence import Evidence
 from tidegate.judge.latency import Past, Ratios
 from tidegate.judge.quantiles import quantile
-from tidegate.judge.usual import Usual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,11 @@ STALE_AFTER_S = 5.0
 """Older figures than this are no figures: five scrapes of one second were missed."""
 _REFRESH = 10  # intervals for which the latency alternatives stay as they were made
 _SLOW = 0.1  # share of the champion's answers that count as slow when a candidate is to be shown no worse
+_MEMORY = 0.995  # of the champion's failures, per interval: half of them are forgotten after 138
 _P99 = 0.01  # share of answers that may lie above the p99 guardrail
 _BESIDE = {
-    "limit:errors": 0.12, "limit:p99": 0.08, "usual:errors": 0.25, "champion:errors": 0.25, "champion:latency": 0.3,
+    "limit:errors": 0.08, "limit:p99": 0.04, "usual:errors": 0.3, "champion:errors": 0.12, "usual:latency": 0.28,
+    "champion:latency": 0.18,
 }  # fmt: skip
 _ALONE = {"limit:errors": 0.6, "limit:p99": 0.4}
 _DRIFT_REQUESTS = 500
@@ -114,7 +116,8 @@ class StageJudge:
         self._shows_equal = shows_equal and self._beside
         self._equal = {name: Evidence.over(np.asarray(non_inferiority.PRIOR)) for name in ("errors", "latency")}
         self.candidate, self.champion = Tally(), Tally()
-        self._usual = Usual()
+        self._failed = self._answered = 0.0  # the champion's past, the older the less it counts
+        self._recent: deque[Did] = deque(maxlen=usual.RECENT)
         self._last: Interval | None = None
         self._known_at = since
 
@@ -128,7 +131,7 @@ class StageJudge:
         self.candidate.add(mine)
         if theirs is not None:
             self.champion.add(theirs)
-            self._usual.see(theirs)
+            self._recent.append(theirs)
         self._alarm = self._alarm.after(np.concatenate([self._ratio(name, mine, theirs) for name, _ in self._signals]))
         if theirs is not None:
             self._weigh_equality(mine, theirs)
@@ -166,16 +169,36 @@ class StageJudge:
             slow, answers = _above(mine.edges, mine.counts, limits.p99 * 1000)
             return rates.above_limit(slow, answers, _P99)
         if theirs is None:
-            return np.zeros(len(latency.PRIOR if name == "champion:latency" else rates.TIMES))
+            return np.zeros(dict(self._signals)[name])
         if name == "usual:errors":
-            usual = self._usual.share
-            if usual is None:
+            known = usual.share(self._failed, self._answered, [(did.errors, did.requests) for did in self._recent])
+            if known is None:
                 return np.zeros(len(rates.TIMES))
-            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * usual, 0.5))
+            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * known, 0.5))
+        if name == "usual:latency":
+            return self._late(mine)
         if name == "champion:errors":
             return rates.versus_champion(mine.errors, mine.requests, theirs.errors, theirs.requests, margins.errors)
         found = self._alternatives(mine, theirs)
         return np.zeros(len(latency.PRIOR)) if found is None else found.log_ratios(mine.counts, theirs.counts)
+
+    def _late(self, mine: Did) -> NDArray[np.float64]:
+        """Weigh answers that come later, by the margin, than any of the champion's that are remembered."""
+        past = self._past
+        latest = past.latest() if past is not None and tuple(past.edges) == mine.edges else None
+        if past is None or latest is None:
+            return np.zeros(len(rates.FAR))
+        after = latest + 1
+        recent = [
+            (float(did.counts[after:].sum()), float(did.counts.sum()))
+            for did in self._recent
+            if did.edges == mine.edges
+        ]
+        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent)
+        if known is None:
+            return np.zeros(len(rates.FAR))
+        late, answers = _above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)
+        return rates.above_limit(late, answers, min(known, 0.5), rates.FAR)
 
     def _alternatives(self, mine: Did, theirs: Did) -> Ratios | None:
         """Return the latency alternatives as the champion's past suggests them; what it does now is not looked at."""
@@ -189,7 +212,8 @@ class StageJudge:
 
     def learn(self, theirs: Did) -> None:
         """Remember what the champion did in an interval, also in one before the stage."""
-        self._usual.remember(theirs)
+        self._failed = self._failed * _MEMORY + theirs.errors
+        self._answered = self._answered * _MEMORY + theirs.requests
         if not theirs.edges:
             return
         if self._past is None or tuple(self._past.edges) != theirs.edges:
@@ -287,10 +311,23 @@ class StageJudge:
         elif name == "limit:p99":
             what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {_told(mine)}"
         else:
-            slower = f"slower than {margins.p99:g}x the champion"
-            fails = f"fails {_times(mine, theirs)}, allowed {margins.errors:g}x"
-            what = f"{slower if name == 'champion:latency' else fails}: {_told(mine)}; the champion: {_told(theirs)}"
+            what = {
+                "champion:latency": f"slower than {margins.p99:g}x the champion",
+                "usual:latency": self._later(),
+            }.get(name, f"fails {_times(mine, theirs)}, allowed {margins.errors:g}x")
+            what = f"{what}: {_told(mine)}; the champion: {_told(theirs)}"
         return f"{what} ({odds})"
+
+    def _later(self) -> str:
+        """Return how the candidate's answers came later than any that is remembered of the champion, in words."""
+        margin, past, mine = self._spec.versus_champion.p99, self._past, self.candidate
+        latest = past.latest() if past is not None else None
+        limit_ms = float(past.edges[latest]) * margin if past is not None and latest is not None else math.inf
+        late, answers = _above(mine.edges, mine.buckets, limit_ms)
+        if 2 * late > answers:
+            return f"slower than {margin:g}x the champion"
+        some = f"{late:.0f} of {answers:.0f} answers (over {limit_ms:.0f} ms)"
+        return f"{some} came later than {margin:g}x the champion's latest"
 
     def _explains(self, leading: int) -> str:
         """Return the signal that the alternative at this place belongs to."""
@@ -316,7 +353,8 @@ class StageJudge:
 
 def _layout(shares: dict[str, float]) -> tuple[list[tuple[str, int]], NDArray[np.float64]]:
     """Return (signal, alternatives) in their order, and the prior of all alternatives [sum of alternatives]."""
-    priors = {name: np.asarray(latency.PRIOR if name == "champion:latency" else rates.TIMES_PRIOR) for name in shares}
+    of = {"champion:latency": latency.PRIOR, "usual:latency": rates.FAR_PRIOR}
+    priors = {name: np.asarray(of.get(name, rates.TIMES_PRIOR)) for name in shares}
     return [(name, len(prior)) for name, prior in priors.items()], np.concatenate(
         [shares[name] * prior for name, prior in priors.items()]
     )

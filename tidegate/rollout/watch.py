@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PAST_S = 60.0
+PAST_S = 180.0
 """How far before a stage the champion's latencies are looked at."""
 
 

@@ -55,6 +55,33 @@ def test_a_candidate_that_fails_every_answer_is_found_in_one_scrape():
     assert "to 1 against it, limit 200" in verdict.reason
 
 
+def test_few_very_late_answers_are_found_although_the_champion_had_none():
+    def late(answers, of):
+        usual, slow = did(of - answers), did(answers, ms=500.0)
+        return Did(float(of), 0.0, EDGES, tuple(a + b for a, b in zip(usual.buckets, slow.buckets, strict=True)))
+
+    found = judge()
+    for _ in range(60):
+        found.learn(did(180))
+    for second in range(1, 8):
+        found.take(interval(second, late(second % 2, 20), did(180)))
+    verdict = found.verdict(7.0)
+    assert verdict.decision == "fail"
+    assert "4 of 140 answers (over 7 ms) came later than 1.25x the champion's latest" in verdict.reason
+
+
+def test_late_answers_that_the_champion_has_too_are_weather():
+    def stormy(of):
+        return Did(
+            float(of),
+            0.0,
+            EDGES,
+            tuple(a + b for a, b in zip(did(0.9 * of).buckets, did(0.1 * of, ms=500.0).buckets, strict=True)),
+        )
+
+    assert after(40, stormy(20), stormy(180)).verdict(40.0).decision == "pass"
+
+
 def test_a_candidate_that_fails_more_often_than_the_champion_is_told_so_in_words():
     verdict = after(12, did(20, 1), did(180, 0)).verdict(12.0)
     assert verdict.decision == "fail"
