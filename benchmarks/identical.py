@@ -21,7 +21,6 @@ from tidegate.clients.triton import TritonServer
 from tidegate.delivery import Limits, RolloutSpec, Stage, project_root
 from tidegate.demo.recorder import Recorder
 from tidegate.demo.traffic import LiveTraffic
-from tidegate.gate import rows
 from tidegate.judge import StageJudge
 from tidegate.judge.series import Interval, intervals
 from tidegate.lake import Lake
@@ -29,6 +28,7 @@ from tidegate.rollout.watch import PAST_S
 from tidegate.stack import daemon
 from tidegate.stack.config import StackConfig
 from tidegate.stack.up import up
+from tidegate.wire import kserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,4 +134,4 @@ def _bodies() -> list[bytes]:
     chance = np.random.default_rng(0)
     carriers = np.where(chance.random(5000) < FAILING, "ZZ", chance.choice(["AA", "B6", "UA"], 5000))
     distances = chance.normal(100.0, 10.0, 5000)
-    return rows.bodies(tiny.FEATURES, {"carrier": carriers.tolist(), "distance": distances.tolist()})
+    return kserve.bodies(tiny.FEATURES, {"carrier": carriers.tolist(), "distance": distances.tolist()})

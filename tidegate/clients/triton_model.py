@@ -1,9 +1,9 @@
 """What Triton's Python backend runs for a version: raw columns in, one probability per row out.
 
 It lives inside Triton's Python process, in the serving environment: numpy, ONNX Runtime and the contract's encodings.
-The request carries raw values, one KServe v2 tensor [n, 1] per feature. A missing value is NaN for FP32 (JSON's bare
-`NaN`, or the bytes of one), an empty string for BYTES, and the smallest 64-bit integer for INT64: the encodings turn
-these into 0 and into the out-of-vocabulary index. A sample of what it answers is kept (`tidegate.served`).
+The request carries raw values, one KServe v2 tensor [n, 1] per feature, missing ones as `tidegate.wire` says: the
+encodings turn these into 0 and into the out-of-vocabulary index. A sample of what it answers is kept
+(`tidegate.served`).
 """
 
 from __future__ import annotations

@@ -125,6 +125,11 @@ class Paths:
         return self.var / "serving"
 
     @property
+    def tfserving(self) -> Path:
+        """Names the TensorFlow Serving processes that somebody else runs, as `tidegate.clients.tfserving.Pool`."""
+        return self.var / "tfserving.json"
+
+    @property
     def python_serve(self) -> Path:
         """The interpreter of the serving environment."""
         return self.root / ".envs" / "serve" / "bin" / "python"
@@ -195,6 +200,20 @@ class StackConfig:
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         password = self.secrets["postgres"]
         return f"{scheme}://postgres:{password}@127.0.0.1:{self.ports['postgres']}/{database}"
+
+    @property
+    def tfserving(self) -> dict[str, Any] | None:
+        """The slots of TensorFlow Serving as written in `paths.tfserving`; None without that file: nobody runs any.
+
+        Their folder may be given relative to the project's.
+
+        Raises:
+            SetupError: the file is not JSON.
+        """
+        found = _read(self.paths.tfserving)
+        if "folder" in found:
+            found["folder"] = str(self.paths.root / str(found["folder"]))
+        return found or None
 
     @property
     def kafka(self) -> str:

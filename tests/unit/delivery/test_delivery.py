@@ -45,6 +45,20 @@ def test_only_a_declared_model_can_be_asked_for() -> None:
     [
         ("window: 1 month", "window: 1 fortnight", "window", "'1 fortnight'", "1 month"),
         ("window: 1 month", "window: 5 hours", "(file)", "", "1 hour"),
+        (
+            "target: onnx",
+            "target: savedmodel",
+            "(file)",
+            "",
+            "set optimise.target to onnx, or serve.server to tfserving",
+        ),
+        (
+            "server: triton",
+            "server: tfserving",
+            "(file)",
+            "",
+            "optimise.target to savedmodel, or serve.server to triton",
+        ),
         ("lateness: 10m", "lateness: soon", "sources.weather.kafka.lateness", "'soon'", "10m"),
         ("weight: 50%", "weight: 5%", "rollout", "", "10%, 50%, 100%"),
         ("weight: 50%", "mirror: 50%", "rollout", "", "as in mirror, 10%, 50%, 100%"),

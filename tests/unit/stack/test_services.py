@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tidegate.clients.tfserving import TfServing
+from tidegate.clients.triton import TritonServer
+from tidegate.errors import SetupError
+from tidegate.lake import Lake
 from tidegate.stack import daemon, services
 from tidegate.stack.config import ROOT, StackConfig
+from tidegate.stack.hands import servers
 from tidegate.stack.services import airflow, envoy, hdfs, kafka, monitoring, postgres
 
 
@@ -147,6 +152,17 @@ def test_airflow_gets_every_connection_as_json(cfg: StackConfig) -> None:
     }
     assert found["TRAFFIC"]["extra"]["xds"] == str(cfg.paths.xds)
     assert found["SERVING"]["extra"]["supervisor"] == str(cfg.paths.socket)
+
+
+def test_the_stack_has_no_tensorflow_serving_and_says_so_until_its_slots_are_named(cfg: StackConfig) -> None:
+    lake = Lake(f"file://{cfg.paths.lake}")
+    assert isinstance(servers(cfg, lake, "triton"), TritonServer)
+    with pytest.raises(SetupError, match=r"tfserving\.json names no slots: no package registry has .*Remedy: write"):
+        servers(cfg, lake, "tfserving")
+    pool = {"folder": "/srv", "slots": [{"name": "a", "grpc": "10.0.0.1:8500", "rest": "10.0.0.1:8501"}]}
+    cfg.paths.tfserving.write_text(json.dumps(pool))
+    assert isinstance(servers(cfg, lake, "tfserving"), TfServing)
+    assert json.loads(airflow.environment(cfg)["AIRFLOW_CONN_SERVING"])["extra"]["tfserving"] == pool
 
 
 def test_airflows_processes_find_the_api_on_its_chosen_port(cfg: StackConfig) -> None:
