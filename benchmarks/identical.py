@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import tiny
 from tidegate.clients.envoy import EnvoyTraffic
+from tidegate.clients.ledger import Ledger
 from tidegate.clients.prometheus import PrometheusMetrics
 from tidegate.clients.triton import TritonServer
 from tidegate.delivery import Limits, RolloutSpec, Stage, project_root
@@ -65,7 +66,7 @@ def measure(seconds: float, budget: float, say: Callable[[str], None]) -> Found:
     metrics = PrometheusMetrics(cfg.url("prometheus"), timeout_s=30.0)
     recorder = Recorder()
     try:
-        _serve(cfg)
+        _serve(cfg, PAST_S + seconds + 60.0)
         url = f"{cfg.url('envoy')}/v2/models/{tiny.DELIVERY}/infer"
         callers = LiveTraffic(url, _bodies(), RATE, recorder)
         callers.start()
@@ -113,7 +114,8 @@ def _share(seen: Sequence[Interval], since: float) -> float:
     return mine / (mine + theirs)
 
 
-def _serve(cfg: StackConfig) -> None:
+def _serve(cfg: StackConfig, seconds: float) -> None:
+    """Deploy every version and share the traffic, under a lease for so long: else the guard ends it."""
     lake = Lake(f"file://{cfg.paths.lake}")
     servers = TritonServer(
         daemon.supervision(cfg), cfg.paths.python_serve, cfg.paths.serving, lake, cfg.paths.triton_targets
@@ -123,9 +125,11 @@ def _serve(cfg: StackConfig) -> None:
         endpoint = servers.deploy(tiny.publish(lake, version, ["AA", "UA"]))
         traffic.route(tiny.DELIVERY, name, endpoint.address)
     split = traffic.read(tiny.DELIVERY)
+    ledger = Ledger(cfg.postgres_dsn("tidegate"))
+    lease = ledger.acquire(tiny.DELIVERY, "benchmark", seconds, floor=split.fence + 1, seize=True)
     weights = {name: 60 if name == NAMES[0] else 10 for name in NAMES}
     split = traffic.write(
-        tiny.DELIVERY, weights, champion=NAMES[0], expected=split.revision, fence=split.fence + 1, cause="benchmark"
+        tiny.DELIVERY, weights, champion=NAMES[0], expected=split.revision, fence=lease.fence, cause="benchmark"
     )
     traffic.confirm(tiny.DELIVERY, split.weights)
 

@@ -477,10 +477,10 @@ def test_two_calls_at_once_for_one_version_agree(place: Place) -> None:
 
 def test_the_gate_holds_a_candidate_and_its_champion_to_the_same_limits(place: Place) -> None:
     champion, candidate = place.bundle(), place.bundle()
-    server = place.server()
+    server, quality = place.server(), {"at_least": 0.5, "lose_at_most": 1}
     task = GateTask(
         bundle=candidate, endpoint=server.deploy(candidate), champion=server.deploy(champion), lake=place.lake.url,
-        gate=GateSpec.model_validate({"rate": "20/s", "for": "2s", "p99": "2s", "quality": {"auc": {"at_least": 0.5, "lose_at_most": 1}}}),
+        gate=GateSpec.model_validate({"rate": "20/s", "for": "2s", "p99": "2s", "quality": {"auc": quality}}),
     )  # fmt: skip
     report = run(GateTask.model_validate_json(task.to_json()))
     assert report.passed, report.table()

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tidegate.handoff import Check, Counts, Verdict
+from tidegate.handoff import Check, Verdict
 from tidegate.judge import latency, non_inferiority, rates, usual
 from tidegate.judge.evidence import Evidence
 from tidegate.judge.latency import Past, Ratios
 from tidegate.judge.quality import QualityJudge
 from tidegate.judge.quantiles import quantile
+from tidegate.judge.tally import Tally, above
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,35 +55,6 @@ def budgets(rollout: RolloutSpec) -> list[float]:
     """
     later = 0.5 * rollout.false_alarms / len(rollout.stages)
     return [0.5 * rollout.false_alarms, *(later for _ in rollout.stages)]
-
-
-@dataclass
-class Tally:
-    """What a version did since the stage began."""
-
-    requests: float = 0.0
-    errors: float = 0.0
-    edges: tuple[float, ...] = ()
-    buckets: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-
-    def add(self, did: Did) -> None:
-        """Take in one interval."""
-        self.requests += did.requests
-        self.errors += did.errors
-        if did.edges == self.edges:
-            self.buckets = self.buckets + did.counts
-        elif did.edges:
-            self.edges, self.buckets = did.edges, did.counts
-
-    def counts(self, at: float) -> Counts:
-        """Return the figures that people read; `at` is the time of the newest of them."""
-        return Counts(
-            requests=self.requests,
-            errors=self.errors,
-            p50_ms=quantile(0.5, self.edges, self.buckets),
-            p99_ms=quantile(0.99, self.edges, self.buckets),
-            sampled_at=at,
-        )
 
 
 class StageJudge:
@@ -171,16 +142,16 @@ class StageJudge:
             return self._verdict("fail", f"not passed within its {self._until - self._since:.0f} s: {waiting}", checks)
         if waiting:
             return self._verdict("hold", waiting, checks)
-        beside = f"; the champion: {_told(self.champion)}" if self._beside else ""
+        beside = f"; the champion: {self.champion}" if self._beside else ""
         took = now - self._since
-        return self._verdict("pass", f"all limits kept over {_told(self.candidate)} in {took:.0f} s{beside}", checks)
+        return self._verdict("pass", f"all limits kept over {self.candidate} in {took:.0f} s{beside}", checks)
 
     def _ratio(self, name: str, mine: Did, theirs: Did | None) -> NDArray[np.float64]:
         limits, margins = self._spec.limits, self._spec.versus_champion
         if name == "limit:errors":
             return rates.above_limit(mine.errors, mine.requests, limits.errors)
         if name == "limit:p99":
-            slow, answers = _above(mine.edges, mine.counts, limits.p99 * 1000)
+            slow, answers = above(mine.edges, mine.counts, limits.p99 * 1000)
             return rates.above_limit(slow, answers, _P99)
         if theirs is None:
             return np.zeros(dict(self._signals)[name])
@@ -211,7 +182,7 @@ class StageJudge:
         known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent)
         if known is None:
             return np.zeros(len(rates.FAR))
-        late, answers = _above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)
+        late, answers = above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)
         return rates.above_limit(late, answers, min(known, 0.5), rates.FAR)
 
     def _alternatives(self, mine: Did, theirs: Did) -> Ratios | None:
@@ -241,8 +212,8 @@ class StageJudge:
         if self._past is None or mine.edges != theirs.edges or tuple(self._past.edges) != mine.edges:
             return
         edge = self._past.edge_above(_SLOW)
-        slow, answers = _above(mine.edges, mine.counts, edge * self._spec.versus_champion.p99)
-        their_slow, their_answers = _above(theirs.edges, theirs.counts, edge)
+        slow, answers = above(mine.edges, mine.counts, edge * self._spec.versus_champion.p99)
+        their_slow, their_answers = above(theirs.edges, theirs.counts, edge)
         ratio = non_inferiority.log_ratios(slow, answers, their_slow, their_answers, wanted.slow)
         self._equal["latency"] = self._equal["latency"].after(ratio)
 
@@ -283,14 +254,14 @@ class StageJudge:
         if mine.requests < self._stage.requests:
             return f"too few requests: {mine.requests:.0f} of {self._stage.requests}, {mine.errors:.0f} failed"
         if now - self._since < self._stage.at_least:
-            return f"too early: {now - self._since:.1f} of {self._stage.at_least:.0f} s, {_told(mine)}"
+            return f"too early: {now - self._since:.1f} of {self._stage.at_least:.0f} s, {mine}"
         if not mine.edges:
-            return f"no data about the candidate's latency, {_told(mine)}"
+            return f"no data about the candidate's latency, {mine}"
         if missed:
             shown = ", ".join(f"{c.name} {c.value:.4g}{c.unit} above {c.limit:.4g}{c.unit}" for c in missed)
-            return f"{shown} over {_told(mine)}; not enough to be sure, too much to pass"
+            return f"{shown} over {mine}; not enough to be sure, too much to pass"
         if self._beside and self.champion.requests <= 0:
-            return f"the champion answered nothing to compare with, {_told(mine)}"
+            return f"the champion answered nothing to compare with, {mine}"
         return self._drifted()
 
     def _drifted(self) -> str:
@@ -313,7 +284,7 @@ class StageJudge:
                 sure = 1 - math.exp(-max(value, 0.0))
                 return (
                     f"not yet shown to have at most {margin:.1%} more {what} than the champion: sure to {sure:.0%} "
-                    f"of {self._spec.non_inferior.confidence:.0%} after {_told(self.candidate)}"
+                    f"of {self._spec.non_inferior.confidence:.0%} after {self.candidate}"
                 )
         return ""
 
@@ -324,15 +295,15 @@ class StageJudge:
         if self.quality is not None and self.quality.outweighs(self._alarm.log_value):
             what = self.quality.alarmed
         elif name == "limit:errors":
-            what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {_told(mine)}"
+            what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {mine}"
         elif name == "limit:p99":
-            what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {_told(mine)}"
+            what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {mine}"
         else:
             what = {
                 "champion:latency": f"slower than {margins.p99:g}x the champion",
                 "usual:latency": self._later(),
-            }.get(name, f"fails {_times(mine, theirs)}, allowed {margins.errors:g}x")
-            what = f"{what}: {_told(mine)}; the champion: {_told(theirs)}"
+            }.get(name, f"fails {mine.failing_beside(theirs)}, allowed {margins.errors:g}x")
+            what = f"{what}: {mine}; the champion: {theirs}"
         return f"{what} ({odds})"
 
     def _later(self) -> str:
@@ -340,7 +311,7 @@ class StageJudge:
         margin, past, mine = self._spec.versus_champion.p99, self._past, self.candidate
         latest = past.latest() if past is not None else None
         limit_ms = float(past.edges[latest]) * margin if past is not None and latest is not None else math.inf
-        late, answers = _above(mine.edges, mine.buckets, limit_ms)
+        late, answers = above(mine.edges, mine.buckets, limit_ms)
         if 2 * late > answers:
             return f"slower than {margin:g}x the champion"
         some = f"{late:.0f} of {answers:.0f} answers (over {limit_ms:.0f} ms)"
@@ -375,25 +346,3 @@ def _layout(shares: dict[str, float]) -> tuple[list[tuple[str, int]], NDArray[np
     return [(name, len(prior)) for name, prior in priors.items()], np.concatenate(
         [shares[name] * prior for name, prior in priors.items()]
     )
-
-
-def _above(edges: tuple[float, ...], counts: NDArray[np.float64], limit_ms: float) -> tuple[float, float]:
-    """Return (answers above the first edge that is not below the limit, all answers)."""
-    if not edges:
-        return 0.0, 0.0
-    place = int(np.searchsorted(np.asarray(edges), limit_ms * (1 - 1e-9)))
-    total = float(counts.sum())
-    return total - float(counts[: place + 1].sum()), total
-
-
-def _times(mine: Tally, theirs: Tally) -> str:
-    """Return how many times as often as the champion a candidate fails, in words."""
-    if theirs.errors <= 0 or mine.requests <= 0:
-        return "where the champion does not"
-    return f"{mine.errors / mine.requests * theirs.requests / theirs.errors:.1f} times as often as the champion"
-
-
-def _told(tally: Tally) -> str:
-    p99 = quantile(0.99, tally.edges, tally.buckets)
-    shown = "" if p99 is None else f", p99 {p99:.1f} ms"
-    return f"{tally.requests:.0f} requests, {tally.errors:.0f} failed{shown}"
