@@ -51,29 +51,31 @@ _FILES = {"model": "model.onnx", "encodings": "encodings.json", "probe": PROBE, 
 _WINDOW = Window(start="2013-01-01", end="2013-02-01")
 
 
-def publish(lake: Lake, version: int, carriers: Sequence[str], **changes: bytes | str) -> Bundle:
+def publish(
+    lake: Lake, version: int, carriers: Sequence[str], delivery: str = DELIVERY, **changes: bytes | str
+) -> Bundle:
     """Publish a bundle whose held-out rows fly with these carriers; `changes` replace its files, by stem."""
-    dataset = _dataset(lake, carriers)
-    key = keys.bundle(DELIVERY, version)
+    dataset = _dataset(lake, carriers, delivery)
+    key = keys.bundle(delivery, version)
     files = {"model": TINY, "encodings": ENCODINGS.to_json(), "probe": RECORDED.to_json(), "lock": LOCK, **changes}
     with lake.publish(key) as draft:
         for stem, name in _FILES.items():
             content = files[stem]
             draft.file(name).write_bytes(content.encode() if isinstance(content, str) else content)
     return Bundle(
-        delivery=DELIVERY, version=version, key=key, target="onnx", dataset=dataset, metrics={},
-        request=Request(request_id=f"r{version}", delivery=DELIVERY, window=_WINDOW),
+        delivery=delivery, version=version, key=key, target="onnx", dataset=dataset, metrics={},
+        request=Request(request_id=f"r{version}", delivery=delivery, window=_WINDOW),
         digest=lake.require(key)["digest"],
     )  # fmt: skip
 
 
-def _dataset(lake: Lake, carriers: Sequence[str]) -> Dataset:
-    key = keys.dataset(DELIVERY, _WINDOW)
+def _dataset(lake: Lake, carriers: Sequence[str], delivery: str) -> Dataset:
+    key = keys.dataset(delivery, _WINDOW)
     late = [int(carrier == "UA") for carrier in carriers]
     table = pa.table({"carrier": list(carriers), "distance": [100.0] * len(carriers), "late": late})
     with lake.publish(key) as draft:
         pq.write_table(table, draft.file("test.parquet"))
     return Dataset(
-        delivery=DELIVERY, window=_WINDOW, key=key, train_rows=0, test_rows=len(carriers), label="late",
+        delivery=delivery, window=_WINDOW, key=key, train_rows=0, test_rows=len(carriers), label="late",
         features=FEATURES, digest=lake.require(key)["digest"], slices={},
     )  # fmt: skip

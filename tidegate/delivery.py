@@ -5,12 +5,14 @@ JSON Schema for editors is exported from these models (`schemas/delivery.schema.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tidegate.errors import SpecError
 from tidegate.handoff import Target
 from tidegate.units import Factor, Rate, Seconds, Share, WindowLength, cron_of
 from tidegate.wire import Name as Protocol
@@ -18,6 +20,8 @@ from tidegate.yamlfile import SpecProblems, YamlFile
 
 Server = Literal["triton", "tfserving"]
 _SERVES: dict[Server, tuple[Target, ...]] = {"triton": ("onnx", "tensorrt"), "tfserving": ("savedmodel",)}
+_log = logging.getLogger(__name__)
+_SAMPLED = 0.1  # of served rows, where a rollout judges what is said
 _HEADER = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
 Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters, digits and underscores")
 
@@ -142,6 +146,13 @@ class Sticky(Spec):
         return self
 
 
+class KafkaTopic(Spec):
+    """A topic by its connection: of requests to retrain, or of labels that come later."""
+
+    connection: str
+    topic: str
+
+
 class ServeSpec(Spec):
     """What serves and what moves traffic."""
 
@@ -150,6 +161,11 @@ class ServeSpec(Spec):
     )
     traffic: Literal["envoy"] = "envoy"
     keep: int = Field(default=3, ge=1, description="bundles kept for a way back")
+    sample: Share | None = Field(
+        default=None,
+        description="of served rows, raw values kept with predictions on the server's disk; default: none, and 10% "
+        "where rollout.quality asks for them",
+    )
     sticky: Sticky | None = Field(default=None, description="default: each request falls by itself")
     pin: str | None = Field(
         default=None, pattern=_HEADER, description="header by which a tester asks for one version, as flights-v3"
@@ -223,6 +239,44 @@ class NonInferior(Spec):
     confidence: Share = Field(default=0.95, ge=0.5, lt=1)
 
 
+class PredictionsLimit(Spec):
+    """How far the distribution of the candidate's predictions may be from that of the champion's."""
+
+    differ: Share = Field(default=0.1, gt=0, lt=1, description="largest distance of the two distribution functions")
+    at_least: int = Field(default=200, ge=1, description="sampled predictions of each before a stage passes")
+
+
+class DisagreementLimit(Spec):
+    """How often both versions may answer the same input otherwise; wants a mirror stage."""
+
+    above: float = Field(default=0.1, gt=0, lt=1, description="predictions further apart than this disagree")
+    at_most: Share = Field(default=0.05, gt=0, lt=1, description="share of the inputs that both versions have answered")
+    at_least: int = Field(default=200, ge=1, description="such inputs before a mirror stage passes")
+
+
+class LabelsLimit(Spec):
+    """How much more often the candidate may be wrong, by labels that come later; no stage waits for them."""
+
+    kafka: KafkaTopic = Field(description='messages {"id": <the request\'s id>, "label": 0 or 1}')
+    worse: Share = Field(
+        default=0.02, gt=0, lt=1, description="wrong answers may be this much above the champion's share"
+    )
+
+
+class QualitySpec(Spec):
+    """What is compared beside errors and latency, out of the sample that servers keep of what they answered."""
+
+    predictions: PredictionsLimit | None = None
+    disagreement: DisagreementLimit | None = None
+    labels: LabelsLimit | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.predictions is None and self.disagreement is None and self.labels is None:
+            raise ValueError("quality names no signal Remedy: add predictions, disagreement or labels, or leave it out")
+        return self
+
+
 class RolloutSpec(Spec):
     """The stages of a rollout, what stops it, and what it must show."""
 
@@ -245,6 +299,7 @@ class RolloutSpec(Spec):
     no_data: Seconds = Field(default=120.0, description="without figures for so long, it is rolled back")
     traffic: Rate | None = Field(default=None, description="expected live requests; lets `check` do the sums")
     lease: Seconds = Field(default=15.0, gt=0, description="expiry of the right to move traffic; renewed while watched")
+    quality: QualitySpec | None = Field(default=None, description="signals of what the candidate says; default: none")
 
     @model_validator(mode="after")
     def _rises_to_all(self) -> Self:
@@ -275,18 +330,21 @@ class RolloutSpec(Spec):
                 )
         return self
 
-
-class KafkaRequests(Spec):
-    """The topic on which requests to retrain arrive."""
-
-    connection: str
-    topic: str
+    @model_validator(mode="after")
+    def _pairs_come(self) -> Self:
+        mirrored = any(stage.mirror is not None for stage in self.stages)
+        if self.quality is not None and self.quality.disagreement is not None and not mirrored:
+            raise ValueError(
+                "quality.disagreement needs inputs that both versions answer, and without a mirror they come only by "
+                "chance Remedy: begin with a stage such as {mirror: 100%, requests: 2000}, or leave disagreement out"
+            )
+        return self
 
 
 class RetrainSpec(Spec):
     """What asks for a new model."""
 
-    kafka: KafkaRequests | None = None
+    kafka: KafkaTopic | None = None
 
 
 class Delivery(Spec):
@@ -316,12 +374,38 @@ class Delivery(Spec):
                 f"serve.server {server} cannot serve optimise.target {target} "
                 f"Remedy: set optimise.target to {_SERVES[server][0]}, or serve.server to {fitting}"
             )
+        if server == "tfserving" and self.share_sampled:
+            raise ValueError(
+                "TensorFlow Serving keeps no sample of what it answers, so serve.sample and rollout.quality have "
+                "nothing to go by Remedy: leave both out, or set serve.server to triton and optimise.target to onnx"
+            )
         return self
 
     @model_validator(mode="after")
     def _schedulable(self) -> Self:
         cron_of(self.window)
         return self
+
+    @model_validator(mode="after")
+    def _quality_can_be_seen(self) -> Self:
+        quality, sample = self.rollout.quality, self.share_sampled
+        if quality is None:
+            return self
+        if not sample:
+            raise ValueError(
+                "rollout.quality is judged from the sample that servers keep, and serve.sample is 0% "
+                "Remedy: raise serve.sample, as in 10%, or leave quality out"
+            )
+        for stage in self.rollout.stages if self.rollout.traffic else ():
+            _samples_come(stage, self.rollout, quality, (self.rollout.traffic or 0.0) * sample)
+        return self
+
+    @property
+    def share_sampled(self) -> float:
+        """The share of served rows that servers keep."""
+        if self.serve.sample is not None:
+            return self.serve.sample
+        return _SAMPLED if self.rollout.quality is not None else 0.0
 
     def model_of(self, wanted: str | None) -> tuple[str, str]:
         """Return (file, function) of the model to train.
@@ -335,6 +419,28 @@ class Delivery(Spec):
             raise ValueError(f"model {chosen!r} is not declared; declared: {allowed}; add it to train.alternatives")
         file, _, function = chosen.partition(":")
         return f"{file}.py", function
+
+
+def _samples_come(stage: Stage, rollout: RolloutSpec, quality: QualitySpec, kept_each_second: float) -> None:
+    """Refuse a stage in whose time the samples that it waits for cannot come.
+
+    Raises:
+        ValueError: says which, how long they take and what to do.
+    """
+    time = min(stage.at_most or rollout.deadline, rollout.deadline)
+    wanted = []
+    if quality.predictions is not None and stage.percent < 100:
+        rarer = stage.share if stage.mirror is not None else min(stage.share, 1.0 - stage.share)
+        wanted.append(("predictions", quality.predictions.at_least, rarer))
+    if quality.disagreement is not None and stage.mirror is not None:
+        wanted.append(("pairs", quality.disagreement.at_least, stage.share))
+    for what, least, share in wanted:
+        seconds = least / (share * kept_each_second)
+        if seconds > time:
+            raise ValueError(
+                f"stage {stage.name} waits for {least} sampled {what}; at {kept_each_second:g}/s sampled they take "
+                f"{seconds:.0f} s, its time is {time:g} s Remedy: ask for fewer, raise serve.sample, or give more time"
+            )
 
 
 def project_root() -> Path:
@@ -368,6 +474,18 @@ def read_delivery(path: Path) -> Delivery:
 def delivery_named(name: str) -> Delivery:
     """Read the delivery of this name from the deliveries folder."""
     return read_delivery(deliveries_folder() / f"{name}.yaml")
+
+
+def share_sampled(name: str) -> float:
+    """Return the share of served rows that a delivery's servers keep; none where its file cannot be read.
+
+    A way back must not fail for a mistake in a file, so this one does not raise.
+    """
+    try:
+        return delivery_named(name).share_sampled
+    except SpecError as error:
+        _log.warning("servers of %s keep no sample of what they answer: %s", name, error)
+        return 0.0
 
 
 def json_schema() -> dict[str, Any]:

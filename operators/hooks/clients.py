@@ -88,6 +88,7 @@ def serving(conn: Any, lake: Lake, server: Server) -> ModelServer:
     """
     from tidegate.clients.tfserving import TfServing, pool_of
     from tidegate.clients.triton import TritonServer
+    from tidegate.delivery import share_sampled
     from tidegate.stack.supervision import Supervision
 
     extra = conn.extra_dejson
@@ -106,4 +107,5 @@ def serving(conn: Any, lake: Lake, server: Server) -> ModelServer:
         folder=Path(extra["models"]),
         lake=lake,
         prometheus_targets=Path(extra["targets"]),
+        sample=share_sampled,
     )

@@ -21,12 +21,13 @@ from tidegate.clients.scrape_targets import ScrapeTargets
 from tidegate.clients.triton_install import Installation
 from tidegate.errors import DataError, NeedsGpu, Unavailable
 from tidegate.recorded import PROBE, RecordedAnswers
+from tidegate.served import SHARE
 from tidegate.stack import ports
 from tidegate.stack.config import ROOT
 from tidegate.stack.supervision import Program, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tidegate.handoff import Bundle
     from tidegate.lake import Lake
@@ -68,6 +69,8 @@ class TritonServer:
         timeout_s: for a server to be ready.
         instances: Python processes per server; one answers about 1,000 one-row requests a second.
         project: the project's folder, which environments are built from.
+        sample: gives the share of served rows that a delivery's servers keep (see `tidegate.served`); one that
+            changes counts from a server's next start on.
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class TritonServer:
         timeout_s: float = 60.0,
         instances: int = 1,
         project: Path = ROOT,
+        sample: Callable[[str], float] = lambda _delivery: 0.0,
     ):
         self._supervision = supervision
+        self._sample = sample
         self._environments = Environments(python, folder / ".environments", project)
         self._folder = folder
         self._lake = lake
@@ -101,6 +106,8 @@ class TritonServer:
         with self._locked():
             is_new = not self._targets.has(bundle.name)  # never passed a deploy, so it has no traffic
             endpoint = self._install(bundle, runtime)
+            share = self._folder / bundle.name / SHARE
+            share.write_text(f"{self._sample(bundle.delivery):g}", encoding="utf-8")
             self._supervision.add(self._program(endpoint, runtime))
         try:
             self._await_ready(endpoint)

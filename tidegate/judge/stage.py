@@ -4,7 +4,8 @@ An alarm is one test martingale (`evidence`), mixed over everything that may go 
 allows, more answers above the latency guardrail than one in a hundred, more failures than the champion's times the
 margin (on the same seconds, and against its usual share: see `usual`), slower answers than the champion's times the
 margin, and answers later than any of its. So the budget of false alarms is split over signals and
-alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. A stage passes on
+alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. What the candidate
+says, where a delivery asks for that, is a part of the same average (`quality`). A stage passes on
 its minimum of requests and time, fresh figures, no limit missed; and the last stage beside the champion only when the
 candidate has been shown to be hardly worse (`non_inferiority`).
 """
@@ -22,6 +23,7 @@ from tidegate.handoff import Check, Counts, Verdict
 from tidegate.judge import latency, non_inferiority, rates, usual
 from tidegate.judge.evidence import Evidence
 from tidegate.judge.latency import Past, Ratios
+from tidegate.judge.quality import QualityJudge
 from tidegate.judge.quantiles import quantile
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class StageJudge:
         self.candidate, self.champion = Tally(), Tally()
         self._failed = self._answered = 0.0  # the champion's past, the older the less it counts
         self._recent: deque[Did] = deque(maxlen=usual.RECENT)
+        self.quality = QualityJudge(rollout.quality, stage) if rollout.quality is not None else None
         self._last: Interval | None = None
         self._known_at = since
 
@@ -137,9 +140,20 @@ class StageJudge:
             self._weigh_equality(mine, theirs)
             self.learn(theirs)
 
+    @property
+    def is_alarmed(self) -> bool:
+        """Whether the evidence is enough to fail, whatever else is still to be heard."""
+        return self._log_alarm >= self._limit
+
+    @property
+    def _log_alarm(self) -> float:
+        """The natural logarithm of the stage's test martingale."""
+        alarm = self._alarm.log_value
+        return alarm if self.quality is None else self.quality.averaged_with(alarm)
+
     def is_decided(self, now: float) -> bool:
         """Whether the verdict as of `now` is other than hold; cheaper than to ask for it."""
-        if self._alarm.log_value >= self._limit or now >= self._until or now - self._known_at >= self._spec.no_data:
+        if self.is_alarmed or now >= self._until or now - self._known_at >= self._spec.no_data:
             return True
         enough = self.candidate.requests >= self._stage.requests and now - self._since >= self._stage.at_least
         return enough and not self._waiting(now, [check for check in self._checks() if not check.ok])
@@ -148,7 +162,7 @@ class StageJudge:
         """Return pass, hold or fail as of `now`, with the figures behind it."""
         checks = self._checks()
         missed = [check for check in checks if not check.ok]
-        if self._alarm.log_value >= self._limit:
+        if self.is_alarmed:
             return self._verdict("fail", self._alarmed(), checks)
         waiting = self._waiting(now, missed)
         if waiting and now - self._known_at >= self._spec.no_data:
@@ -247,7 +261,8 @@ class StageJudge:
 
     def _waiting(self, now: float, missed: Sequence[Check]) -> str:
         """Return what is still wanted before the stage passes; nothing where it passes."""
-        return self._unknown(now) or self._unfinished(now, missed) or self._unproven()
+        quality = self.quality.waiting(now) if self.quality is not None else ""
+        return self._unknown(now) or self._unfinished(now, missed) or quality or self._unproven()
 
     def _unknown(self, now: float) -> str:
         last = self._last
@@ -305,8 +320,10 @@ class StageJudge:
     def _alarmed(self) -> str:
         name = self._explains(self._alarm.leading)
         mine, theirs, margins = self.candidate, self.champion, self._spec.versus_champion
-        odds = f"{math.exp(min(self._alarm.log_value, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
-        if name == "limit:errors":
+        odds = f"{math.exp(min(self._log_alarm, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
+        if self.quality is not None and self.quality.outweighs(self._alarm.log_value):
+            what = self.quality.alarmed
+        elif name == "limit:errors":
             what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {_told(mine)}"
         elif name == "limit:p99":
             what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {_told(mine)}"
@@ -336,14 +353,14 @@ class StageJudge:
 
     def _verdict(self, decision: str, reason: str, checks: list[Check]) -> Verdict:
         at = self._last.end if self._last else self._since
-        figures = {"log_evidence": self._alarm.log_value, "log_evidence_limit": self._limit}
+        figures = {"log_evidence": self._log_alarm, "log_evidence_limit": self._limit}
         if self._beside:
             figures |= {f"log_equal_{name}": found.log_value for name, found in self._equal.items()}
         return Verdict.model_validate(
             {
                 "decision": decision,
                 "reason": reason,
-                "checks": checks,
+                "checks": [*checks, *(self.quality.checks() if self.quality is not None else ())],
                 "candidate": self.candidate.counts(at) if self._last and self._last.candidate else None,
                 "champion": self.champion.counts(at) if self.champion.requests else None,
                 "figures": figures,

@@ -40,8 +40,9 @@ PORTS = (
     "airflow-trigger-logs",
     "guard",
     "relay",
+    "quality",
 )
-SECRETS = ("supervisor", "postgres", "airflow-admin", "airflow-jwt", "airflow-api", "guard", "relay")
+SECRETS = ("supervisor", "postgres", "airflow-admin", "airflow-jwt", "airflow-api", "guard", "relay", "quality")
 DATABASES = ("airflow", "mlflow", "flights", "tidegate")
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path, the kernel's limit
@@ -102,6 +103,11 @@ class Paths:
     def relay_token(self) -> Path:
         """The bearer token of the relay, mode 0600."""
         return self.var / "relay" / "token"
+
+    @property
+    def quality_token(self) -> Path:
+        """The bearer token of the process that counts what versions say, mode 0600."""
+        return self.var / "quality" / "token"
 
     @property
     def rules(self) -> Path:
@@ -179,7 +185,7 @@ class StackConfig:
         """The HTTP address of a service, without a slash at the end.
 
         Args:
-            service: airflow, mlflow, prometheus, alertmanager, guard, relay, envoy (the listener that serves
+            service: airflow, mlflow, prometheus, alertmanager, guard, relay, quality, envoy (the listener that serves
                 predictions), envoy-admin, hdfs-namenode-http.
         """
         return f"http://127.0.0.1:{self.ports[service]}"

@@ -12,7 +12,7 @@ from tidegate.clients.prometheus import PrometheusMetrics
 from tidegate.clients.registry import Registry
 from tidegate.clients.tfserving import TfServing, pool_of
 from tidegate.clients.triton import TritonServer
-from tidegate.delivery import delivery_named
+from tidegate.delivery import delivery_named, share_sampled
 from tidegate.lake import Lake
 from tidegate.rollout.steps import Hands, routing_of
 from tidegate.stack import daemon
@@ -58,6 +58,7 @@ def servers(cfg: StackConfig, lake: Lake, server: Server) -> ModelServer:
         folder=cfg.paths.serving,
         lake=lake,
         prometheus_targets=cfg.paths.triton_targets,
+        sample=share_sampled,
     )
 
 

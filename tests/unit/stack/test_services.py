@@ -89,6 +89,7 @@ def test_prometheus_scrapes_every_second_and_its_rule_file_is_there(cfg: StackCo
         "GuardAborted",
         "GuardLedgerUnreachable",
         "GuardDisbelievesLedger",
+        "QualitySilent",
         "RowsQuarantined",
         "TargetDown",
     ]
@@ -126,7 +127,7 @@ def test_only_alerts_that_ask_for_a_rollback_go_to_the_relay(cfg: StackConfig) -
 
 
 def test_guard_and_relay_get_their_secrets_by_environment_alone(cfg: StackConfig) -> None:
-    for name in ("guard", "relay"):
+    for name in ("guard", "relay", "quality"):
         (service,) = [one for one in services.every(cfg) if one.name == name]
         service.prepare()
         assert service.program is not None
