@@ -243,6 +243,11 @@ class Delivery(Spec):
                 f"serve.server {server} cannot serve optimise.target {target} "
                 f"Remedy: set optimise.target to {_SERVES[server][0]}, or serve.server to {fitting}"
             )
+        if server == "tfserving" and self.share_sampled:
+            raise ValueError(
+                "TensorFlow Serving keeps no sample of what it answers, so serve.sample and rollout.quality have "
+                "nothing to go by Remedy: leave both out, or set serve.server to triton and optimise.target to onnx"
+            )
         return self
 
     @model_validator(mode="after")

@@ -137,6 +137,16 @@ def test_a_source_in_two_places_is_refused(tmp_path: Path) -> None:
         read_delivery(write(tmp_path, "hdfs: {connection: lake, path: /reference/planes}", two))
 
 
+def test_tensorflow_serving_keeps_no_sample_to_judge_from(tmp_path: Path) -> None:
+    served = TEXT.replace("target: onnx", "target: savedmodel").replace("server: triton", "server: tfserving")
+    path = tmp_path / "flights.yaml"
+    path.write_text(served)
+    assert read_delivery(path).serve.protocol == "tfserving"
+    path.write_text(served.replace("keep: 3}", "keep: 3, sample: 10%}"))
+    with pytest.raises(SpecProblems, match=r"keeps no sample .*leave both out, or set serve\.server to triton"):
+        read_delivery(path)
+
+
 def test_the_exported_schema_is_what_the_models_say() -> None:
     for name, text in schemas.exported().items():
         kept = (project_root() / "schemas" / name).read_text(encoding="utf-8")
