@@ -260,11 +260,6 @@ class Delivery(Spec):
         quality, sample = self.rollout.quality, self.share_sampled
         if quality is None:
             return self
-        if self.serve.server != "triton":
-            raise ValueError(
-                f"rollout.quality is judged from a sample that servers keep, and {self.serve.server} keeps none "
-                "Remedy: set serve.server to triton, or leave quality out"
-            )
         if not sample:
             raise ValueError(
                 "rollout.quality is judged from the sample that servers keep, and serve.sample is 0% "
