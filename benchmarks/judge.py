@@ -1,6 +1,7 @@
 """How often the judge errs and how soon it sees: beside the limit, and beside what a user would pick instead.
 
-`python -m benchmarks.judge [--quick]` prints a table, writes var/bench/judge.png, and ends with a JSON object.
+`python -m benchmarks.judge [--quick] [--real MINUTES]` prints tables, writes var/bench/judge.png, and ends with a JSON
+object. Without --quick it also starts an embedded stack of its own for real traffic of identical versions.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy import stats
 
-from benchmarks import peers
+from benchmarks import identical, peers
 from benchmarks.peers import Run
 from benchmarks.simulated import EDGES, KINDS, Kind, Version, run, worse
 from tidegate.delivery import project_root
+from tidegate.rollout.watch import PAST_S
 
 BUDGET = 0.01
 MARGIN_ERRORS, MARGIN_LATENCY = peers.SPEC.versus_champion.errors, peers.SPEC.versus_champion.p99
 SECONDS = 420
+SEED = 20261125
+"""Of all runs here; the judge's priors were chosen on other seeds. Take a new one after you touched a prior."""
 PLAIN = KINDS[0]
 
 
@@ -65,15 +69,17 @@ RULES: dict[str, tuple[Any, tuple[float, ...]]] = {
 
 def recorded(kind: Kind, candidate: Version, seconds: int, seed: int) -> Run:
     """Return a run as arrays; where scrapes are lost, an interval counts as one second."""
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng((SEED, seed))
     found = list(run(kind, candidate, seconds, chance))
     sides = [(one.candidate, one.champion) for one in found]
+    before = [one.champion for one in run(kind, kind.base, round(PAST_S), chance) if one.champion]
     return Run(
         np.array([[side.requests for side in pair] for pair in sides]),
         np.array([[side.errors for side in pair] for pair in sides]),
         np.array([[side.buckets for side in pair] for pair in sides]),
         kind.weight,
-        np.array([one.champion.buckets for one in run(kind, kind.base, 30, chance) if one.champion]),
+        np.array([did.buckets for did in before]),
+        np.array([did.errors for did in before]),
         kind.base.errors,
     )
 
@@ -132,7 +138,7 @@ def interval(count: int, of: int) -> tuple[float, float]:
 
 def measure(pool: ProcessPoolExecutor, quick: bool, progress: Progress) -> dict[str, Any]:
     """Run everything and return the raw results."""
-    rollouts, runs, seconds = (40, 21, 150) if quick else (1000, 201, 300)
+    rollouts, runs, seconds = (30, 21, 150) if quick else (600, 201, 300)
     found: dict[str, Any] = {"rollouts": rollouts, "runs": runs, "alarms": {}, "power": {}}
     task = progress.add_task("identical versions", total=len(KINDS))
     for kind in KINDS:
@@ -206,6 +212,20 @@ def figures(found: dict[str, Any]) -> list[dict[str, Any]]:
             goal = "not later at equal false alarms"
             listed.append(_figure(key, what, mine, "requests", peer, theirs, goal, unequal or mine <= theirs))
     return listed
+
+
+def _real(found: identical.Found) -> dict[str, Any]:
+    share = len(found.alarms) / found.judged
+    what = f"false alarms in {found.judged} dependent windows of {identical.WINDOW_S:.0f} s, real Envoy and Triton"
+    return _figure("false_alarms.real", what, share, "share", "budget", 0.5 * BUDGET, "<= 1%", share <= BUDGET)
+
+
+def _told(found: identical.Found) -> str:
+    lines = [
+        f"real Envoy and Triton, identical versions: {len(found.alarms)} of {found.judged} windows aborted "
+        f"({found.requests} requests, {found.failed} failed)"
+    ]
+    return "\n".join([*lines, *(f"  {alarm}" for alarm in found.alarms)])
 
 
 def _figure(
@@ -314,14 +334,20 @@ def main() -> None:
     """Measure, print, plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer runs: within a minute, wider intervals")
+    parser.add_argument("--real", type=float, metavar="MINUTES", help="of real traffic; default 10, with --quick none")
     asked = parser.parse_args()
     console = Console(width=200)
+    minutes = asked.real if asked.real is not None else 0.0 if asked.quick else 10.0
+    real = identical.measure(60 * minutes, 0.5 * BUDGET, lambda line: console.print(line)) if minutes else None
     with Progress(console=Console(stderr=True), transient=True) as progress, ProcessPoolExecutor() as pool:
         found = measure(pool, asked.quick, progress)
     for table in tables(found):
         console.print(table)
+    if real is not None:
+        console.print(_told(real), highlight=False, soft_wrap=True)
     console.print(f"plot: {plot(found)}", highlight=False, soft_wrap=True)
-    print(json.dumps({"benchmark": "judge", "quick": asked.quick, "figures": figures(found)}))
+    listed = figures(found) + ([_real(real)] if real is not None else [])
+    print(json.dumps({"benchmark": "judge", "quick": asked.quick, "figures": listed}))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ class Run:
     weight: float
     before: NDArray[np.float64]
     """The champion's answers [seconds, buckets] before the candidate came."""
+    failed_before: NDArray[np.float64]
+    """Its failures [seconds] of that time."""
     usual_errors: float = 0.002
     """The share of failures that the users of a fixed limit know to be usual."""
 
@@ -57,8 +59,8 @@ TOLERATED = 5.0  # how many times the usual share of failures the users of a fix
 def ours(run: Run, knob: float) -> int | None:
     """Tidegate's judge; the knob is the budget of false alarms."""
     judge = StageJudge(Stage(weight=run.weight, requests=10**9), SPEC, knob, 0.0)
-    for buckets in run.before:
-        judge.learn(Did(float(buckets.sum()), 0.0, EDGES, tuple(buckets.tolist())))
+    for buckets, failed in zip(run.before, run.failed_before, strict=True):
+        judge.learn(Did(float(buckets.sum()), float(failed), EDGES, tuple(buckets.tolist())))
     for second in range(len(run)):
         sides = [
             Did(

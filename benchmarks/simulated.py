@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tidegate.clients.envoy_histogram import EDGES_MS
 from tidegate.judge.series import Did, Interval
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-EDGES = (*(round(0.5 * 1.25**step, 4) for step in range(42)), float("inf"))
-"""Histogram edges in ms, as the embedded stack's proxy has them."""
+EDGES = (*(float(edge) for edge in EDGES_MS), float("inf"))
+"""Histogram edges in ms: the embedded stack's proxy's."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def _answers(
     if version.late:
         times = times + 500.0 * (chance.random(count) < version.late)
     failed = int((chance.random(count) < np.minimum(version.errors * slow * pods[pod] + raining, 1.0)).sum())
-    buckets = np.histogram(times, bins=(0.0, *EDGES))[0]
+    places = np.searchsorted(EDGES, times, side="right")
+    buckets = np.bincount(places, minlength=len(EDGES))
     return Did(float(count), float(failed), EDGES, tuple(buckets.astype(float).tolist()))
 
 

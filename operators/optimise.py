@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class OptimiseOperator(WorkloadOperator):
-    """Converts to ONNX (or a TensorRT engine) and compares predictions with the SavedModel on real rows."""
+    """Makes what serves (ONNX, a TensorRT engine, another SavedModel) and compares predictions on real rows."""
 
     ui_color = "#f3e1f7"
 

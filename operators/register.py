@@ -81,10 +81,12 @@ class GateOperator(WorkloadOperator):
 
         delivery, lake = the_delivery(self.delivery), the_lake()
         bundle = Bundle.model_validate(context["ti"].xcom_pull(task_ids=self.bundle_task))
-        server = clients.serving(clients.connection(clients.SERVING), lake)
+        server = clients.serving(clients.connection(clients.SERVING), lake, delivery.serve.server)
         endpoint = server.deploy(bundle)
         champion = clients.registry(clients.connection(clients.REGISTRY)).version_of(self.delivery, "champion")
-        beside = server.endpoint(f"{self.delivery}-v{champion}") if champion not in (None, bundle.version) else None
+        beside = (
+            server.endpoints().get(f"{self.delivery}-v{champion}") if champion not in (None, bundle.version) else None
+        )
         task = GateTask(bundle=bundle, endpoint=endpoint, champion=beside, gate=delivery.gate, lake=lake.url)
         name = f"gate-{bundle.name}-against-v{champion or 0}-try{context['ti'].try_number}"
         return Workload(name=name, module="tidegate.gate", environment="control", handoff=task.to_json(), nice=0)
@@ -100,7 +102,8 @@ class GateOperator(WorkloadOperator):
             self.delivery, bundle.version, {"gate": "passed" if report.passed else "failed"}
         )
         if not report.passed:
-            clients.serving(clients.connection(clients.SERVING), the_lake()).retire(bundle.name)
+            server = the_delivery(self.delivery).serve.server
+            clients.serving(clients.connection(clients.SERVING), the_lake(), server).retire(bundle.name)
             raise GateFailed(f"{bundle.name} missed its gate and gets no traffic\n{report.table()}")
         return report
 

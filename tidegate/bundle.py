@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 TRAINING_LOCK, SERVING_LOCK = "requirements-train.txt", "requirements-serve.txt"
 _LOCKS = {TRAINING_LOCK: "docker/train/requirements.txt", SERVING_LOCK: "docker/serve/requirements.txt"}
-_ARTEFACT = {"onnx": "model.onnx", "tensorrt": "model.plan"}
+SERVABLE = "servable"
+"""The folder of a SavedModel with its encodings inside, as TensorFlow Serving loads it."""
+_ARTEFACT = {"onnx": "model.onnx", "tensorrt": "model.plan", "savedmodel": f"{SERVABLE}/saved_model.pb"}
 _SAVED_MODEL = "saved_model/"
 
 
@@ -38,9 +40,9 @@ def assemble(
 ) -> Bundle:
     """Publish a version's bundle and return it; the same parts give the same bytes and digest.
 
-    To serve: the artefact (model.onnx or model.plan), encodings.json, probe.json (recorded answers),
-    requirements-serve.txt (the lock of the serving environment). To be rebuilt: saved_model/, dataset.json (the
-    dataset's manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its
+    To serve: the artefact (model.onnx, model.plan or the folder servable/), encodings.json, probe.json (recorded
+    answers), requirements-serve.txt (the lock of the serving environment). To be rebuilt: saved_model/, dataset.json
+    (the dataset's manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its
     digests). `root` is the project's folder, where locks and contracts are.
 
     Raises:
@@ -50,7 +52,7 @@ def assemble(
     manifests = {key: _as_handed_on(lake, key, digest) for key, digest in parts}
     key = keys.bundle(delivery.delivery, version)
     with lake.publish(key, kind="bundle", delivery=delivery.delivery, version=version) as draft:
-        lake.fetch(optimised.key, draft.folder, [_ARTEFACT[optimised.target], PROBE])
+        lake.fetch(optimised.key, draft.folder, _artefact(optimised, manifests[optimised.key]))
         lake.fetch(dataset.key, draft.folder, ["encodings.json"])
         lake.fetch(trained.key, draft.folder, _saved_model(trained.key, manifests[trained.key]))
         story = {
@@ -158,6 +160,12 @@ def _as_handed_on(lake: Lake, key: str, digest: str) -> dict[str, Any]:
             "again"
         )
     return manifest
+
+
+def _artefact(optimised: Optimised, manifest: dict[str, Any]) -> list[str]:
+    entry = _ARTEFACT[optimised.target]
+    below = f"{entry.rpartition('/')[0]}/" if "/" in entry else entry
+    return sorted({entry, PROBE, *(name for name in manifest["files"] if name.startswith(below))})
 
 
 def _saved_model(key: str, manifest: dict[str, Any]) -> list[str]:

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tidegate.units import utc
 
+Target = Literal["onnx", "tensorrt", "savedmodel"]
+"""What the optimise stage makes of a trained model."""
+
 
 class Handoff(BaseModel):
     """The base of every handoff: frozen, and strict about unknown fields."""
@@ -140,15 +143,15 @@ class OptimiseTask(Handoff):
     trained: Trained
     dataset: Dataset
     lake: str
-    target: Literal["onnx", "tensorrt"]
+    target: Target
     tolerance: float = Field(description="largest absolute difference of a prediction allowed against the SavedModel")
 
 
 class Optimised(Handoff):
     """The optimised artefact, with its parity against the SavedModel on real rows."""
 
-    key: str = Field(description="lake key; files model.onnx or model.plan, and probe.json")
-    target: Literal["onnx", "tensorrt"]
+    key: str = Field(description="lake key; model.onnx, model.plan or the folder servable/, and probe.json")
+    target: Target
     rows: int = Field(description="rows compared")
     max_difference: float
     seconds_saved_model: float = Field(description="time of the SavedModel for those rows, seconds")
@@ -162,7 +165,7 @@ class Bundle(Handoff):
     delivery: str
     version: int = Field(description="MLflow's model version")
     key: str = Field(description="lake key; its files are listed at tidegate.bundle.assemble")
-    target: Literal["onnx", "tensorrt"]
+    target: Target
     request: Request
     dataset: Dataset
     metrics: dict[str, float]

@@ -210,6 +210,26 @@ def digest_of(files: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
+def difference(folder: Path, wanted: Mapping[str, str], ignored: re.Pattern[str] | None = None) -> str | None:
+    """Return the first file below a folder that is missing, added or altered, or None.
+
+    Args:
+        folder: may be absent.
+        wanted: SHA-256 by path below the folder, all that may be there.
+        ignored: is found in the paths of files that may be there as well.
+    """
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    found = {name for name in files if name in wanted or not (ignored and ignored.search(name))}
+    for name in sorted(wanted.keys() | found):
+        if name not in found or not (folder / name).is_file():
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} was added"
+        if sha256(folder / name) != wanted[name]:
+            return f"{name} was altered"
+    return None
+
+
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 as hexadecimal digits."""
     with path.open("rb") as file:

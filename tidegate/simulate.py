@@ -3,7 +3,8 @@
 A series is a CSV file with the columns `run, time_s, version, requests_total, errors_total, latency_le_<ms> ...,
 latency_le_inf`: cumulative counters as Prometheus gives them, `version` being `champion` or `candidate`. A run without
 the column `stage` is judged as one stage, the one of the plan whose weight is nearest to the candidate's share; with it
-(as `tidegate rollouts export` writes), stage after stage.
+(as `tidegate rollouts export` writes), stage after stage. What the versions said (`rollout.quality`) is in no column,
+so it is no part of a replay.
 """
 
 from __future__ import annotations
@@ -227,11 +228,12 @@ class _Judges:
 
     def _new(self, position: int, start: float) -> StageJudge:
         stage = self._spec.stages[position]
+        spec = self._spec.model_copy(update={"quality": None})  # a series has no column about what was said
         compared = [place for place, one in enumerate(self._spec.stages) if one.percent < 100]
         budget = self._spec.false_alarms if self._alone else budgets(self._spec)[position]
         until = min(self._begin + self._spec.deadline, start + (stage.at_most or math.inf))
         shows_equal = self._alone or position == compared[-1]
-        return StageJudge(stage, self._spec, budget, start, until, shows_equal)
+        return StageJudge(stage, spec, budget, start, until, shows_equal)
 
 
 def _nearest(recorded: Recorded, spec: RolloutSpec) -> int:

@@ -15,9 +15,10 @@ from airflow.sdk import BaseHook, Connection
 if TYPE_CHECKING:
     from tidegate.clients.envoy import EnvoyTraffic
     from tidegate.clients.ledger import Ledger
+    from tidegate.clients.model_server import ModelServer
     from tidegate.clients.prometheus import PrometheusMetrics
     from tidegate.clients.registry import Registry
-    from tidegate.clients.triton import TritonServer
+    from tidegate.delivery import Server
     from tidegate.lake import Lake
 
 LEDGER, METRICS, TRAFFIC, REGISTRY, SERVING = "tidegate_db", "prometheus", "traffic", "mlflow", "serving"
@@ -79,12 +80,24 @@ def registry(conn: Any) -> Registry:
     return Registry(http_url(conn))
 
 
-def serving(conn: Any, lake: Lake) -> TritonServer:
-    """Return the model server backend: one Triton process per serving version."""
+def serving(conn: Any, lake: Lake, server: Server) -> ModelServer:
+    """Return the model server backend that a delivery's serve.server names.
+
+    Raises:
+        SetupError: it is tfserving, and the connection names no slots in its extra field `tfserving`.
+    """
+    from tidegate.clients.tfserving import TfServing, pool_of
     from tidegate.clients.triton import TritonServer
+    from tidegate.delivery import share_sampled
     from tidegate.stack.supervision import Supervision
 
     extra = conn.extra_dejson
+    if server == "tfserving":
+        pool = pool_of(
+            extra.get("tfserving"),
+            f"the extra field tfserving of connection {SERVING} (embedded stack: var/tfserving.json)",
+        )
+        return TfServing(pool, lake, Path(extra["targets"]))
     supervision = Supervision(
         socket=Path(extra["supervisor"]), user=conn.login, password=conn.password, conf_dir=Path(extra["conf_dir"])
     )
@@ -94,4 +107,5 @@ def serving(conn: Any, lake: Lake) -> TritonServer:
         folder=Path(extra["models"]),
         lake=lake,
         prometheus_targets=Path(extra["targets"]),
+        sample=share_sampled,
     )

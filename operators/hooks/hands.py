@@ -27,7 +27,7 @@ def hands_from(conns: Mapping[str, Any], delivery: str) -> Hands:
         ledger=clients.ledger(conns[clients.LEDGER]),
         traffic=proxy,
         proxy=proxy,
-        servers=clients.serving(conns[clients.SERVING], lake),
+        servers=clients.serving(conns[clients.SERVING], lake, spec.serve.server),
         registry=clients.registry(conns[clients.REGISTRY]),
         bundle=bundle_of,
         withdraw=lambda name, keep, in_use: retain(lake, name, keep, in_use),

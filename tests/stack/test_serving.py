@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
@@ -18,52 +17,24 @@ import httpx
 import psutil
 import pytest
 
-from tidegate import keys
-from tidegate.bundle import SERVING_LOCK
+from benchmarks.tiny import LOCK, RECORDED, TINY, publish
 from tidegate.clients.environments import find_uv
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.triton import TritonServer
-from tidegate.contract.encodings import Encodings, FeatureEncoding
 from tidegate.delivery import GateSpec
 from tidegate.errors import DataError
 from tidegate.gate.run import run
 from tidegate.gate.task import GateTask
-from tidegate.handoff import Bundle, Dataset, Feature, Request, Window
+from tidegate.handoff import Bundle
 from tidegate.lake import Lake
-from tidegate.recorded import PROBE, RecordedAnswers
+from tidegate.served import Served, is_chosen
 from tidegate.stack import daemon
 from tidegate.stack.config import ROOT, StackConfig
 from tidegate.stack.supervision import Supervision
 
 pytestmark = pytest.mark.stack
 
-# sigmoid(Gather([-1, 0, 1], carrier) + 0.5 * distance), made with onnx.helper at opset 17, IR 9: its table has no row
-# for the out-of-vocabulary index 3, so that ONNX Runtime refuses a carrier that it has never seen.
-TINY = base64.b64decode(
-    "CAk66wEKJAoBdwoHY2FycmllchIBYSIGR2F0aGVyKgsKBGF4aXMYAKABAgoVCghkaXN0YW5jZQoBaxIBYiIDTXVsCg4KAWEKAWISAWMi"
-    "A0FkZAoZCgFjEgtwcm9iYWJpbGl0eSIHU2lnbW9pZBIEdGlueSoVCAMQAUIBd0oMAACAvwAAAAAAAIA/KgsQAUIBa0oEAAAAP1oaCgdj"
-    "YXJyaWVyEg8KDQgHEgkKAxIBbgoCCAFaGwoIZGlzdGFuY2USDwoNCAESCQoDEgFuCgIIAWIeCgtwcm9iYWJpbGl0eRIPCg0IARIJCgMS"
-    "AW4KAggBQgQKABAR"
-)
-FEATURES = [
-    Feature(name="carrier", encoding="vocabulary", dtype="BYTES", size=3),
-    Feature(name="distance", encoding="standardise", dtype="FP32", size=1),
-]
-ENCODINGS = Encodings(
-    (
-        FeatureEncoding("carrier", "vocabulary", "BYTES", vocabulary=("AA", "B6", "UA")),
-        FeatureEncoding("distance", "standardise", "FP32", mean=100.0, std=10.0),
-    )
-)
-RECORDED = RecordedAnswers(
-    rows=(0, 7, 9),
-    columns={"carrier": ("B6", "UA", "AA"), "distance": (100.0, 120.0, None)},
-    probabilities=(0.5, 0.880797, 0.268941),
-    tolerance=1e-5,
-)
 PYTHON = ROOT / ".envs" / "serve" / "bin" / "python"
-LOCK = (ROOT / "docker" / "serve" / "requirements.txt").read_text()
-FILES = {"model": "model.onnx", "encodings": "encodings.json", "probe": PROBE, "lock": SERVING_LOCK}
 
 
 @dataclass(frozen=True)
@@ -77,34 +48,8 @@ class Place:
     folder: Path
 
     def bundle(self, version: int, carriers: list[str], **changes: bytes | str) -> Bundle:
-        """Publish a bundle of the tiny model, its held-out rows flying with these carriers; `changes` by stem."""
-        window = Window(start="2013-01-01", end="2013-02-01")
-        dataset = self._dataset(window, carriers)
-        key = keys.bundle("tiny", version)
-        files = {"model": TINY, "encodings": ENCODINGS.to_json(), "probe": RECORDED.to_json(), "lock": LOCK, **changes}
-        with self.lake.publish(key) as draft:
-            for stem, name in FILES.items():
-                content = files[stem]
-                draft.file(name).write_bytes(content.encode() if isinstance(content, str) else content)
-        request = Request(request_id=f"r{version}", delivery="tiny", window=window)
-        return Bundle(
-            delivery="tiny", version=version, key=key, target="onnx", request=request, dataset=dataset, metrics={},
-            digest=self.lake.require(key)["digest"],
-        )  # fmt: skip
-
-    def _dataset(self, window: Window, carriers: list[str]) -> Dataset:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        key = keys.dataset("tiny", window)
-        late = [int(carrier == "UA") for carrier in carriers]
-        table = pa.table({"carrier": carriers, "distance": [100.0] * len(carriers), "late": late})
-        with self.lake.publish(key) as draft:
-            pq.write_table(table, draft.file("test.parquet"))
-        return Dataset(
-            delivery="tiny", window=window, key=key, train_rows=0, test_rows=len(carriers), label="late",
-            features=FEATURES, digest=self.lake.require(key)["digest"], slices={},
-        )  # fmt: skip
+        """Publish a bundle of the tiny model."""
+        return publish(self.lake, version, carriers, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +204,64 @@ def test_a_server_is_warmed_up_once_in_its_life(place: Place, caplog: pytest.Log
     place.server.deploy(bundle)
     assert warmed() == 2
     place.server.retire("tiny-v8")
+
+
+def test_keeping_a_sample_of_what_is_served_costs_microseconds(place: Place) -> None:
+    """One-row requests in turn to servers that keep nothing, a tenth and all; prints p50 and p99 of each."""
+    took: dict[float, list[float]] = {0.0: [], 0.1: [], 1.0: []}
+    endpoints = {}
+    for version, share in zip((31, 32, 33), took, strict=True):
+        server = TritonServer(
+            place.supervision, PYTHON, place.folder, place.lake, place.targets, sample=lambda _, kept=share: kept
+        )
+        endpoints[share] = server.deploy(place.bundle(version, ["AA"]))
+    with httpx.Client() as client:
+        for number in range(1500):
+            body = json.dumps({"id": f"r{number}", "inputs": [
+                {"name": "carrier", "datatype": "BYTES", "shape": [1, 1], "data": ["B6"]},
+                {"name": "distance", "datatype": "FP32", "shape": [1, 1], "data": [number / 10]},
+            ]})  # fmt: skip
+            order = list(endpoints.items())
+            for share, endpoint in order[number % 3 :] + order[: number % 3]:  # who comes first is the slowest
+                begun = time.perf_counter()
+                answer = client.post(f"{endpoint.model_url}/infer", content=body)
+                took[share].append(time.perf_counter() - begun)
+                assert answer.status_code == 200
+    for share, times in took.items():
+        times.sort()
+        print(f"{share:.0%} kept: p50 {1e3 * times[750]:.3f} ms, p99 {1e3 * times[1485]:.3f} ms over {len(times)}")
+    assert took[1.0][750] < took[0.0][750] + 0.001, "a millisecond would be ten times what it costs"
+
+    def kept(version: int) -> list[Served]:
+        files = (place.folder / f"tiny-v{version}" / "served").glob("*.jsonl")
+        lines = [line for file in files for line in file.read_bytes().splitlines()]
+        return [served for served in map(Served.from_line, lines) if served.id]  # else a row of the warm-up
+
+    assert daemon.wait_until(lambda: len(kept(33)) == 1500, 5)
+    assert not kept(31)
+    tenth = kept(32)
+    assert 100 < len(tenth) < 200
+    assert {one.id for one in tenth} < {one.id for one in kept(33)}
+    assert {one.digest for one in tenth} == {
+        one.digest for one in kept(33) if is_chosen(bytes.fromhex(one.digest), 0.1)
+    }
+    for version in (31, 32, 33):
+        place.server.retire(f"tiny-v{version}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_that_refuses_the_sample_fails_no_request(place: Place) -> None:
+    server = TritonServer(place.supervision, PYTHON, place.folder, place.lake, place.targets, sample=lambda _: 1.0)
+    endpoint = server.deploy(place.bundle(34, ["AA"]))
+    folder = place.folder / "tiny-v34" / "served"
+    assert daemon.wait_until(lambda: bool(list(folder.glob("*.jsonl"))), 5)
+    (file,) = folder.glob("*.jsonl")
+    file.unlink()
+    file.symlink_to("/dev/full")
+    psutil.Process(place.supervision.states()["triton-tiny-v34"].pid).kill()  # the next one opens its file anew
+    assert daemon.wait_until(lambda: place.server.ready("tiny-v34"), 30)
+    assert {infer(endpoint, "B6", str(at)).status_code for at in range(200)} == {200}
+    place.server.retire("tiny-v34")
 
 
 def test_files_altered_after_the_deploy_are_put_right_and_never_loaded(place: Place) -> None:

@@ -261,6 +261,22 @@ def test_callers_that_cannot_be_told_apart_are_shared_by_chance_and_get_no_cooki
     assert not any("set-cookie" in answer.headers for answer in answers)
 
 
+def test_callers_of_tensorflow_serving_are_split_and_cannot_go_round_the_weights(proxy, traffic, delivery, one, two):
+    """The server's own paths to a version or a label lead nowhere, nor does another delivery of the same beginning."""
+    install(traffic, delivery, one, two, routing=Routing(pin_header="x-pin", protocol="tfserving"))
+    share(traffic, delivery, one, two, percent=50)
+    with httpx.Client(base_url=proxy.url) as callers:
+        model = f"/v1/models/{delivery}"
+        answers = [callers.post(f"{model}:predict", content=b"{}") for _ in range(100)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.headers["x-tidegate-version"] for answer in answers} == {one.name, two.name}
+        pinned = callers.post(f"{model}:predict", content=b"{}", headers={"x-pin": two.name})
+        assert pinned.json() == {"model_name": two.name}
+        others = (f"{model}/versions/2:predict", f"{model}/labels/canary:predict", f"{model}_late:predict", model)
+        assert {callers.post(path, content=b"{}").status_code for path in others} == {404}
+        assert callers.post(f"/v2/models/{delivery}/infer", content=b"{}").status_code == 404
+
+
 def test_a_promoted_version_keeps_its_callers_when_the_next_one_comes(traffic, delivery, one, two, url, http):
     install(traffic, delivery, one, two, routing=Routing(sticky_header="x-user"))
     share(traffic, delivery, two, two)

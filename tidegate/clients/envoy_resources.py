@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tidegate.clients.traffic import Routing, Split
+from tidegate.wire import prefixes, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,7 +103,7 @@ def _shown(dump: Mapping[str, Any], delivery: str) -> Iterator[dict[str, Any]]:
     for entry in dump.get("configs", []):
         for host in entry.get("route_config", {}).get("virtual_hosts", []):
             for route in host.get("routes", []):
-                if route.get("match", {}).get("prefix") == _prefix(delivery):
+                if route.get("match", {}).get("prefix") in prefixes(delivery):
                     yield route
 
 
@@ -112,17 +113,17 @@ def _share_route(dump: Mapping[str, Any], delivery: str) -> dict[str, Any]:
 
 
 def _routes(delivery: str, split: Split) -> Iterator[dict[str, Any]]:
-    header = split.routing.pin_header
+    header, prefix = split.routing.pin_header, wire(split.routing.protocol).prefix(delivery)
     if header is not None:
-        yield from (_pin(delivery, header, name) for name in sorted(split.endpoints))
-        yield _no_such_pin(delivery, header, split)
+        yield from (_pin(prefix, header, name) for name in sorted(split.endpoints))
+        yield _no_such_pin(delivery, prefix, header, split)
     if any(split.weights.values()):
-        yield _shares(delivery, split)
+        yield _shares(prefix, split)
 
 
-def _shares(delivery: str, split: Split) -> dict[str, Any]:
+def _shares(prefix: str, split: Split) -> dict[str, Any]:
     return {
-        "match": {"prefix": _prefix(delivery)},
+        "match": {"prefix": prefix},
         "route": {
             "weighted_clusters": {
                 "clusters": [
@@ -166,19 +167,19 @@ def _mirror(name: str, share: int) -> dict[str, Any]:
     }
 
 
-def _pin(delivery: str, header: str, name: str) -> dict[str, Any]:
+def _pin(prefix: str, header: str, name: str) -> dict[str, Any]:
     return {
-        "match": {"prefix": _prefix(delivery), "headers": [{"name": header, "string_match": {"exact": name}}]},
+        "match": {"prefix": prefix, "headers": [{"name": header, "string_match": {"exact": name}}]},
         "route": {"cluster": pinned(name), **_limits()},
         "response_headers_to_add": [_names(name)],
     }
 
 
-def _no_such_pin(delivery: str, header: str, split: Split) -> dict[str, Any]:
+def _no_such_pin(delivery: str, prefix: str, header: str, split: Split) -> dict[str, Any]:
     have = ", ".join(sorted(split.endpoints)) or "none"
     error = f"{header} names no routed version of {delivery}; routed: {have}; leave the header out for the live ones"
     return {
-        "match": {"prefix": _prefix(delivery), "headers": [{"name": header, "present_match": True}]},
+        "match": {"prefix": prefix, "headers": [{"name": header, "present_match": True}]},
         "direct_response": {"status": _UNKNOWN_PIN, "body": {"inline_string": json.dumps({"error": error})}},
         "response_headers_to_add": [_set("content-type", "application/json")],
     }
@@ -216,7 +217,3 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket}}]}],
         },
     }
-
-
-def _prefix(delivery: str) -> str:
-    return f"/v2/models/{delivery}/"

@@ -21,6 +21,18 @@ class Seen:
     """Ascending in time."""
 
 
+@dataclass(frozen=True)
+class QualitySeen:
+    """What a candidate and its champion said, scrape by scrape; each list ascends in time."""
+
+    predictions: Sequence[Scrape] = ()
+    """Per version: predictions as requests, their histogram as `within`."""
+    labels: Sequence[Scrape] = ()
+    """Per version: labelled answers as requests, wrong ones as errors."""
+    disagreement: Sequence[Scrape] = ()
+    """The candidate's alone: inputs that the champion answered too as requests, disagreements as errors."""
+
+
 class Metrics(Protocol):
     """Gives the counters of each version, scrape by scrape."""
 
@@ -31,12 +43,23 @@ class Metrics(Protocol):
             Unavailable: the source does not answer, or answers with an error.
         """
 
+    def quality(self, candidate: str, champion: str, seconds: float) -> QualitySeen:
+        """Return what both versions said in the last `seconds`.
+
+        Raises:
+            Unavailable: see `scrapes`.
+        """
+
 
 class FakeMetrics:
-    """Metrics that gives out prepared answers in turn, the last one for ever; an exception in the list is raised."""
+    """Metrics that gives out prepared answers in turn, the last one for ever; an exception in the list is raised.
 
-    def __init__(self, answers: Sequence[Seen | Exception]):
+    `said` is what `quality` answers.
+    """
+
+    def __init__(self, answers: Sequence[Seen | Exception], said: QualitySeen | None = None):
         self._answers = list(answers)
+        self.said = said or QualitySeen()
         self.asked: list[tuple[tuple[str, ...], float]] = []
 
     def scrapes(self, names: Sequence[str], seconds: float) -> Seen:
@@ -46,3 +69,7 @@ class FakeMetrics:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def quality(self, candidate: str, champion: str, seconds: float) -> QualitySeen:
+        """See Metrics.quality."""
+        return self.said

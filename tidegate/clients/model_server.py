@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tidegate.errors import DataError
 from tidegate.handoff import Handoff
+from tidegate.wire import Name, Wire, wire
 
 if TYPE_CHECKING:
     from tidegate.handoff import Bundle
@@ -18,13 +19,25 @@ class Endpoint(Handoff):
     """The version's name, such as flights-v3."""
     host: str
     port: int
-    """KServe v2 over HTTP."""
+    """Predictions over HTTP."""
     metrics_port: int
+    protocol: Name = "kserve"
+    """What it speaks there."""
 
     @property
     def model(self) -> str:
         """The model's name on that server, which is the delivery's."""
         return self.name.rpartition("-v")[0]
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return int(self.name.rpartition("-v")[2])
+
+    @property
+    def wire(self) -> Wire:
+        """How requests and answers are written."""
+        return wire(self.protocol)
 
     @property
     def address(self) -> str:
@@ -33,8 +46,18 @@ class Endpoint(Handoff):
 
     @property
     def model_url(self) -> str:
-        """The model's address: /infer and /ready lie below it."""
-        return f"http://{self.address}/v2/models/{self.model}"
+        """The model's address on its own server, by which no other version answers."""
+        return f"http://{self.address}{self.wire.path(self.model, self.version)}"
+
+    @property
+    def predict_url(self) -> str:
+        """Where this version is asked for predictions."""
+        return self.model_url + self.wire.PREDICT
+
+    @property
+    def describe_url(self) -> str:
+        """Where this version is asked for its inputs."""
+        return self.model_url + self.wire.DESCRIBE
 
 
 class ModelServer(Protocol):
@@ -44,7 +67,8 @@ class ModelServer(Protocol):
         """Serve a bundle and return once its server may have traffic; a repeated call finds the running server.
 
         Before it returns, every file of the bundle was checked against its manifest, the server runs on the
-        environment of the bundle's own serving lock, gave its recorded answers within their limit, and is warm.
+        environment of the bundle's own serving lock (where it runs on Python at all), gave its recorded answers within
+        their limit, and is warm.
 
         Raises:
             DataError: the bundle is incomplete or differs from its manifest, or its serving lock cannot be installed

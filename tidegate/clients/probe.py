@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tidegate.errors import DataError, Unavailable
-from tidegate.gate import rows as wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +36,7 @@ def probe(
         DataError: a row is refused, is answered by another version, or by a number over the limit.
         Unavailable: a row has no answer in time.
     """
-    sent = zip(recorded.rows, _bodies(features, recorded), strict=True)
+    sent = zip(recorded.rows, _bodies(endpoint, features, recorded), strict=True)
     answered = [_answer(ask, endpoint, version, row, body) for row, body in sent]
     return recorded.compare(endpoint.name, answered)
 
@@ -60,7 +59,7 @@ def warm_up(
     Raises:
         DataError, Unavailable: see `probe`; a server that fails here would fail its first users.
     """
-    bodies = _bodies(features, recorded)
+    bodies = _bodies(endpoint, features, recorded)
     turns, deadline = itertools.count(), time.monotonic() + at_most_s  # next() of a count is atomic in CPython
 
     def one_caller() -> int:
@@ -76,15 +75,15 @@ def warm_up(
     return sum(caller.result() for caller in callers)
 
 
-def _bodies(features: Sequence[Feature], recorded: RecordedAnswers) -> list[bytes]:
+def _bodies(endpoint: Endpoint, features: Sequence[Feature], recorded: RecordedAnswers) -> list[bytes]:
     try:
-        return wire.bodies(features, recorded.columns)
+        return endpoint.wire.bodies(features, recorded.columns)
     except KeyError as error:
         raise DataError(f"the recorded rows have no column {error}, a feature; register the model again") from error
 
 
 def _answer(ask: httpx.Client, endpoint: Endpoint, version: int, row: int, body: bytes) -> float:
-    url = f"{endpoint.model_url}/infer"
+    url = endpoint.predict_url
     try:
         response = ask.post(url, content=body, headers={"Content-Type": "application/json"})
     except httpx.HTTPError as error:
@@ -97,13 +96,13 @@ def _answer(ask: httpx.Client, endpoint: Endpoint, version: int, row: int, body:
             f"{response.text[:300]}; it must serve what the trained model served: see its log, register the model again"
         )
     try:
-        answer = response.json()
-        found, probability = str(answer["model_version"]), float(answer["outputs"][0]["data"][0])
+        found = endpoint.wire.predictions(response.json())
+        probability = found.probabilities[0]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{url} answered recorded row {row} with no prediction: {response.text[:300]}") from error
-    if found != str(version):
+    if found.version not in (None, str(version)):  # None: only this version answers at its address
         raise DataError(
-            f"{url} answered recorded row {row} by version {found}, not {version}: another server has its port; "
-            f"retire {endpoint.name} and deploy it again"
+            f"{url} answered recorded row {row} by version {found.version}, not {version}: another server has its "
+            f"port; retire {endpoint.name} and deploy it again"
         )
     return probability

@@ -7,12 +7,14 @@ the samples as they were scraped: https://prometheus.io/docs/prometheus/latest/q
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tidegate.clients.metrics_source import Seen
+from tidegate.clients.envoy_histogram import edge_of
+from tidegate.clients.metrics_source import QualitySeen, Seen
 from tidegate.errors import Unavailable
 from tidegate.judge.series import Sample, Scrape
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 _REQUESTS = "envoy_cluster_upstream_rq_completed"
 _CLASSES = "envoy_cluster_upstream_rq_xx"
 _BUCKETS = "envoy_cluster_upstream_rq_time_bucket"
+_PREDICTIONS = "tidegate_predictions_bucket"
+_PAIRS, _DIFFER = "tidegate_pairs_total", "tidegate_disagreements_total"
+_LABELLED, _WRONG = "tidegate_labelled_total", "tidegate_wrong_total"
 
 
 def counters(names: Sequence[str], seconds: float) -> str:
@@ -31,8 +36,15 @@ def counters(names: Sequence[str], seconds: float) -> str:
     return f'{{__name__=~"{kinds}",envoy_cluster_name=~"{which}"}}[{max(round(seconds * 1000), 1)}ms]'
 
 
+def said(candidate: str, champion: str, seconds: float) -> str:
+    """Return the PromQL for every sample of what both versions said in the last `seconds`."""
+    which = "|".join(sorted((candidate, champion)))
+    kinds = "|".join((_PREDICTIONS, _PAIRS, _DIFFER, _LABELLED, _WRONG))
+    return f'{{__name__=~"{kinds}",version=~"{which}"}}[{max(round(seconds * 1000), 1)}ms]'
+
+
 class PrometheusMetrics:
-    """Metrics read from a Prometheus server that scrapes Envoy.
+    """Metrics read from a Prometheus server that scrapes Envoy and the quality process.
 
     Args:
         url: its address, without a slash at the end.
@@ -49,6 +61,10 @@ class PrometheusMetrics:
         """See Metrics.scrapes; the present time is Prometheus' own."""
         now = float(self._query("time()")[0])
         return Seen(now, scrapes_of(self._query(counters(names, seconds))))
+
+    def quality(self, candidate: str, champion: str, seconds: float) -> QualitySeen:
+        """See Metrics.quality."""
+        return quality_of(self._query(said(candidate, champion, seconds)), candidate, champion)
 
     def between(self, names: Sequence[str], start: float, end: float) -> Sequence[Scrape]:
         """Return every scrape in (start, end], Unix seconds, as long as Prometheus keeps them."""
@@ -87,7 +103,7 @@ def scrapes_of(rows: Sequence[Mapping[str, Any]]) -> list[Scrape]:
             if metric["__name__"] == _REQUESTS:
                 requests[moment][name] += value
             elif metric["__name__"] == _BUCKETS:
-                within[moment][name][float(metric["le"])] += value
+                within[moment][name][edge_of(float(metric["le"]))] += value
             elif metric.get("envoy_response_code_class") == "5":
                 errors[moment][name] += value
     return [
@@ -99,4 +115,37 @@ def scrapes_of(rows: Sequence[Mapping[str, Any]]) -> list[Scrape]:
             },
         )
         for moment in sorted(requests)
+    ]
+
+
+def quality_of(rows: Sequence[Mapping[str, Any]], candidate: str, champion: str) -> QualitySeen:
+    """Return what a range selector gave of two versions, by signal and by the time of each scrape. Pure."""
+    counts: dict[str, dict[float, dict[str, float]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(float)))
+    within: dict[float, dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(float)))
+    for row in rows:
+        metric = row["metric"]
+        kind, name = metric["__name__"], metric.get("version", "")
+        if kind in (_PAIRS, _DIFFER) and (name, metric.get("champion")) != (candidate, champion):
+            continue
+        for at, text in row["values"]:
+            moment, value = float(at), float(text)
+            if kind == _PREDICTIONS:
+                within[moment][name][float(metric["le"])] += value
+            else:
+                counts[kind][moment][name] += value
+    predictions = [
+        Scrape(at, {name: Sample(edges.get(math.inf, math.nan), 0.0, dict(edges)) for name, edges in named.items()})
+        for at, named in sorted(within.items())
+    ]
+    return QualitySeen(
+        predictions,
+        _shares(counts[_LABELLED], counts[_WRONG]),
+        _shares(counts[_PAIRS], counts[_DIFFER]),
+    )
+
+
+def _shares(all_of: Mapping[float, Mapping[str, float]], bad: Mapping[float, Mapping[str, float]]) -> list[Scrape]:
+    return [
+        Scrape(at, {name: Sample(count, bad.get(at, {}).get(name, math.nan)) for name, count in named.items()})
+        for at, named in sorted(all_of.items())
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tidegate.errors import Conflict, DataError, LeaseLost
+from tidegate.wire import Name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: 
 
 @dataclass(frozen=True)
 class Routing:
-    """How a delivery's callers are told apart; None turns each off.
+    """What a delivery's callers speak, and how they are told apart; None turns each of the latter off.
 
     Raises:
         DataError: a name that no header or cookie can have.
@@ -30,6 +31,8 @@ class Routing:
     """The same by the value of a cookie; it is read, never set. With both, the header decides where it is present."""
     pin_header: str | None = None
     """A request in which this header names a routed version goes to that version only."""
+    protocol: Name = "kserve"
+    """The protocol of all its versions' servers: callers cannot be moved between versions that speak otherwise."""
 
     def __post_init__(self) -> None:
         for use, name in (("header", self.sticky_header), ("cookie", self.sticky_cookie), ("header", self.pin_header)):
@@ -123,6 +126,9 @@ class Traffic(Protocol):
             name: the version's name.
             address: host:port of its server.
             routing: how the delivery's callers are told apart from now on; None leaves that as it is.
+
+        Raises:
+            DataError: other versions of the delivery speak another protocol.
         """
 
     def unroute(self, delivery: str, name: str) -> Split:
@@ -188,8 +194,14 @@ def reweighed(
 
 
 def routed(split: Split, name: str, address: str, routing: Routing | None = None) -> Split:
-    """Return the split with a version known at host:port; the same split if nothing changes. Pure."""
+    """Return the split with a version known at host:port, or raise as `Traffic.route` says; the same if known. Pure."""
     routing = split.routing if routing is None else routing
+    others = sorted(set(split.endpoints) - {name})
+    if others and routing.protocol != split.routing.protocol:
+        raise DataError(
+            f"{name} speaks {routing.protocol}, {', '.join(others)} {split.routing.protocol}: callers cannot be shared "
+            "between them; keep serve.server, or declare a delivery of another name for the other protocol"
+        )
     if split.endpoints.get(name) == address and routing == split.routing:
         return split
     return replace(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
-import os
 import shutil
 import time
-import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,15 +17,17 @@ from tidegate.clients import probe as probes
 from tidegate.clients import triton_repository as repository
 from tidegate.clients.environments import Environments
 from tidegate.clients.model_server import Endpoint
+from tidegate.clients.scrape_targets import ScrapeTargets
 from tidegate.clients.triton_install import Installation
 from tidegate.errors import DataError, NeedsGpu, Unavailable
 from tidegate.recorded import PROBE, RecordedAnswers
+from tidegate.served import SHARE
 from tidegate.stack import ports
 from tidegate.stack.config import ROOT
 from tidegate.stack.supervision import Program, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tidegate.handoff import Bundle
     from tidegate.lake import Lake
@@ -70,6 +69,8 @@ class TritonServer:
         timeout_s: for a server to be ready.
         instances: Python processes per server; one answers about 1,000 one-row requests a second.
         project: the project's folder, which environments are built from.
+        sample: gives the share of served rows that a delivery's servers keep (see `tidegate.served`); one that
+            changes counts from a server's next start on.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class TritonServer:
         timeout_s: float = 60.0,
         instances: int = 1,
         project: Path = ROOT,
+        sample: Callable[[str], float] = lambda _delivery: 0.0,
     ):
         self._supervision = supervision
+        self._sample = sample
         self._environments = Environments(python, folder / ".environments", project)
         self._folder = folder
         self._lake = lake
-        self._targets = prometheus_targets
+        self._targets = ScrapeTargets(prometheus_targets)
         self._timeout_s = timeout_s
         self._instances = instances
 
@@ -101,8 +104,10 @@ class TritonServer:
         lock = self._installation(bundle).serving_lock(self._lake)
         runtime = repository.find_runtime(self._environments.python_for(lock))  # may take a minute: before the lock
         with self._locked():
-            is_new = not self._targets_file(bundle.name).exists()  # never passed a deploy, so it has no traffic
+            is_new = not self._targets.has(bundle.name)  # never passed a deploy, so it has no traffic
             endpoint = self._install(bundle, runtime)
+            share = self._folder / bundle.name / SHARE
+            share.write_text(f"{self._sample(bundle.delivery):g}", encoding="utf-8")
             self._supervision.add(self._program(endpoint, runtime))
         try:
             self._await_ready(endpoint)
@@ -123,7 +128,7 @@ class TritonServer:
         """See ModelServer.retire."""
         with self._locked():
             endpoint = self.endpoint(name)
-            self._targets_file(name).unlink(missing_ok=True)
+            self._targets.remove(name)
             self._supervision.remove(_program_name(name))
             shutil.rmtree(self._folder / name, ignore_errors=True)
             if endpoint is not None:
@@ -231,18 +236,10 @@ class TritonServer:
 
     def _announce(self, endpoint: Endpoint, bundle: Bundle) -> None:
         """Have Prometheus read the version's server; from now on it may have traffic."""
-        labels = {"delivery": bundle.delivery, "version": bundle.name}
-        targets = [{"targets": [f"{endpoint.host}:{endpoint.metrics_port}"], "labels": labels}]
-        self._targets.mkdir(parents=True, exist_ok=True)
-        aside = self._targets / f".{endpoint.name}.{uuid.uuid4().hex}"
         with self._locked():
             if self.endpoint(endpoint.name) != endpoint:
                 raise DataError(f"{bundle.name} was retired while it was deployed; deploy it again")
-            aside.write_text(json.dumps(targets), encoding="utf-8")
-            os.replace(aside, self._targets_file(endpoint.name))
-
-    def _targets_file(self, name: str) -> Path:
-        return self._targets / f"{name}.json"
+            self._targets.add(endpoint)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

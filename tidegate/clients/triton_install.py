@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate import bundle as bundles
 from tidegate.errors import DataError
-from tidegate.lake import digest_of, sha256
+from tidegate.lake import difference, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -116,23 +116,4 @@ class Installation:
         below = f"{self._bundle.delivery}/{self._bundle.version}"
         wanted = {f"{below}/{name}": str(file["sha256"]) for name, file in files.items()}
         wanted |= {name: hashlib.sha256(text.encode()).hexdigest() for name, text in generated.items()}
-        return difference(home / "repository", wanted)
-
-
-def difference(folder: Path, wanted: Mapping[str, str]) -> str | None:
-    """Return the first file below a folder that is missing, added or altered, or None.
-
-    Args:
-        folder: may be absent.
-        wanted: SHA-256 by path below the folder, all that may be there.
-    """
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    found = {name for name in files if name in wanted or not _COMPILED.search(name)}
-    for name in sorted(wanted.keys() | found):
-        if name not in found or not (folder / name).is_file():
-            return f"{name} is missing"
-        if name not in wanted:
-            return f"{name} was added"
-        if sha256(folder / name) != wanted[name]:
-            return f"{name} was altered"
-    return None
+        return difference(home / "repository", wanted, _COMPILED)

@@ -1,9 +1,9 @@
 """What Triton's Python backend runs for a version: raw columns in, one probability per row out.
 
 It lives inside Triton's Python process, in the serving environment: numpy, ONNX Runtime and the contract's encodings.
-The request carries raw values, one KServe v2 tensor [n, 1] per feature. A missing value is NaN for FP32 (JSON's bare
-`NaN`, or the bytes of one), an empty string for BYTES, and the smallest 64-bit integer for INT64: the encodings turn
-these into 0 and into the out-of-vocabulary index.
+The request carries raw values, one KServe v2 tensor [n, 1] per feature, missing ones as `tidegate.wire` says: the
+encodings turn these into 0 and into the out-of-vocabulary index. A sample of what it answers is kept
+(`tidegate.served`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnxruntime
 import triton_python_backend_utils as pb
 
 from tidegate.contract.encodings import Encodings
+from tidegate.served import Sampler, read_share
 
 
 class TritonPythonModel:
@@ -47,6 +48,14 @@ class TritonPythonModel:
             for feature in self._encodings.features
         }
         self._run(zeros)
+        home = folder.parents[2]  # the version's folder: its bundle's files are held to their digests, so not there
+        share = read_share(home)
+        self._sampler = Sampler(home, args["model_instance_name"], share) if share > 0 else None
+
+    def finalize(self) -> None:
+        """Write down what of the sample waits for the disk."""
+        if self._sampler is not None:
+            self._sampler.close()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself: one that fails gets status 500, and its neighbours their answers."""
@@ -64,6 +73,8 @@ class TritonPythonModel:
             return pb.InferenceResponse(
                 error=pb.TritonError(f"{type(error).__name__}: {error}", pb.TritonError.INTERNAL)
             )
+        if self._sampler is not None:
+            self._sampler.see(request.request_id(), columns, probability)
         return pb.InferenceResponse([pb.Tensor("probability", probability)])
 
     def _run(self, encoded: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.delivery import project_root
 from tidegate.errors import Unavailable
-from tidegate.gate import rows as wire
+from tidegate.wire import kserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def load(cfg: StackConfig) -> Iterator[str]:
 def bodies(features: list[Feature]) -> list[bytes]:
     """Return a prepared request for every real flight of April, in the order in which they left."""
     rows = [row.features for row in _flights().april_rows()]
-    return wire.bodies(features, {feature.name: [row[feature.name] for row in rows] for feature in features})
+    return kserve.bodies(features, {feature.name: [row[feature.name] for row in rows] for feature in features})
 
 
 def ask(cfg: StackConfig, topic: str, message: dict[str, Any]) -> None:

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError
-from tidegate.gate import limits, load, rows
-from tidegate.handoff import Feature
+from tidegate.gate import limits, load
 from tidegate.lake import Lake
 from tidegate.metrics import auc
 from tidegate.workload import log
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
 
     from tidegate.clients.model_server import Endpoint
     from tidegate.gate.task import GateTask
-    from tidegate.handoff import GateReport
+    from tidegate.handoff import Feature, GateReport
 
 WARM_UP = 1.0  # seconds at the full rate, not counted: connections, caches and the first pages of the graph
 BATCH = 512  # rows of one request for the quality figures
+_JSON = {"Content-Type": "application/json"}
 _TIMEOUT = 30.0  # seconds for one such batch
 
 
@@ -86,7 +86,7 @@ async def _load(task: GateTask, features: Sequence[Feature], columns: Mapping[st
     wanted = math.ceil(task.gate.rate * task.gate.duration)
     chosen = np.linspace(0, total - 1, min(wanted, total)).astype(int).tolist()
     spread = {feature.name: [columns[feature.name][row] for row in chosen] for feature in features}
-    sent, url = rows.bodies(features, spread), f"{task.endpoint.model_url}/infer"
+    sent, url = task.endpoint.wire.bodies(features, spread), task.endpoint.predict_url
     await load.drive(sent, url, load.fixed(task.gate.rate, WARM_UP), lambda _: None)
     answers: list[load.Answer] = []
     await load.drive(sent, url, load.fixed(task.gate.rate, task.gate.duration), answers.append)
@@ -109,13 +109,12 @@ async def _champion(
 
 async def _inputs(session: aiohttp.ClientSession, endpoint: Endpoint) -> list[Feature] | None:
     try:
-        async with session.get(endpoint.model_url) as response:
+        async with session.get(endpoint.describe_url) as response:
             response.raise_for_status()
-            inputs = (await response.json())["inputs"]
+            return endpoint.wire.inputs(await response.json())
     except (aiohttp.ClientError, TimeoutError) as error:
         log("no answer", server=endpoint.name, error=type(error).__name__)
         return None
-    return [Feature(name=i["name"], encoding="standardise", dtype=i["datatype"], size=1) for i in inputs]
 
 
 async def _quality(
@@ -128,7 +127,7 @@ async def _quality(
     """Return a server's figures on all rows, or None for each if any row has no answer."""
     scores: list[float] = []
     for start in range(0, labels.size, BATCH):
-        body = rows.batch(features, columns, start, start + BATCH)
+        body = endpoint.wire.batch(features, columns, start, start + BATCH)
         found = await _predict(session, endpoint, body)
         if found is None:
             return {"auc": None}
@@ -140,10 +139,10 @@ async def _quality(
 
 async def _predict(session: aiohttp.ClientSession, endpoint: Endpoint, body: bytes) -> list[float] | None:
     try:
-        async with session.post(f"{endpoint.model_url}/infer", data=body) as response:
+        async with session.post(endpoint.predict_url, data=body, headers=_JSON) as response:
             answer = await response.json(content_type=None)
             if response.status == 200:
-                return [float(value) for value in answer["outputs"][0]["data"]]
+                return endpoint.wire.predictions(answer).probabilities
             log("no answer", server=endpoint.name, status=response.status, error=str(answer.get("error"))[:300])
     except (aiohttp.ClientError, TimeoutError) as error:
         log("no answer", server=endpoint.name, error=type(error).__name__)

@@ -13,9 +13,12 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TIMES = (2.0, 5.0, 20.0, 200.0)
+TIMES = (2.0, 5.0, 20.0, 60.0, 200.0)
 """Alternatives: so many times as bad as allowed."""
-TIMES_PRIOR = (0.2, 0.3, 0.3, 0.2)
+TIMES_PRIOR = (0.2, 0.25, 0.25, 0.15, 0.15)
+FAR = (15.0, 50.0, 200.0)
+"""Alternatives for what the champion hardly ever does."""
+FAR_PRIOR = (0.15, 0.65, 0.2)
 
 
 def versus_champion(
@@ -44,8 +47,8 @@ def versus_champion(
     return result
 
 
-def above_limit(bad: float, answers: float, limit: float) -> NDArray[np.float64]:
-    """Return the log likelihood ratio of one scrape for each of TIMES, with expectation <= 1 while the rate <= limit.
+def above_limit(bad: float, answers: float, limit: float, times: tuple[float, ...] = TIMES) -> NDArray[np.float64]:
+    """Return the log likelihood ratio of one scrape for each of `times`, with expectation <= 1 while the rate <= limit.
 
     The binomial ratio of Wald's sequential test (A. Wald, "Sequential tests of statistical hypotheses", Ann. Math.
     Statist. 16, 1945) of the limit against rates so many times as high (at most half way between the limit and 1).
@@ -54,9 +57,10 @@ def above_limit(bad: float, answers: float, limit: float) -> NDArray[np.float64]
         bad: answers of this scrape that failed or were too slow.
         answers: all answers of this scrape.
         limit: the share of bad answers that is allowed, in [0, 1).
+        times: alternatives, so many times the limit.
     """
     allowed = max(limit, 1e-4)  # no share is exactly 0: one request in ten thousand may fail by accident
-    rates = np.minimum(allowed * np.asarray(TIMES), (1.0 + allowed) / 2.0)
+    rates = np.minimum(allowed * np.asarray(times), (1.0 + allowed) / 2.0)
     result: NDArray[np.float64] = bad * np.log(rates / allowed) + (answers - bad) * np.log(
         (1.0 - rates) / (1.0 - allowed)
     )

@@ -3,8 +3,9 @@
 An alarm is one test martingale (`evidence`), mixed over everything that may go wrong: more failures than the guardrail
 allows, more answers above the latency guardrail than one in a hundred, more failures than the champion's times the
 margin (on the same seconds, and against its usual share: see `usual`), slower answers than the champion's times the
-margin. So the budget of false alarms is split over signals and
-alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. A stage passes on
+margin, and answers later than any of its. So the budget of false alarms is split over signals and
+alternatives by their prior weights, over looks by Ville's inequality, and over stages by `budgets`. What the candidate
+says, where a delivery asks for that, is a part of the same average (`quality`). A stage passes on
 its minimum of requests and time, fresh figures, no limit missed; and the last stage beside the champion only when the
 candidate has been shown to be hardly worse (`non_inferiority`).
 """
@@ -12,17 +13,18 @@ candidate has been shown to be hardly worse (`non_inferiority`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tidegate.handoff import Check, Counts, Verdict
-from tidegate.judge import latency, non_inferiority, rates
+from tidegate.handoff import Check, Verdict
+from tidegate.judge import latency, non_inferiority, rates, usual
 from tidegate.judge.evidence import Evidence
 from tidegate.judge.latency import Past, Ratios
+from tidegate.judge.quality import QualityJudge
 from tidegate.judge.quantiles import quantile
-from tidegate.judge.usual import Usual
+from tidegate.judge.tally import Tally, above
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +38,11 @@ STALE_AFTER_S = 5.0
 """Older figures than this are no figures: five scrapes of one second were missed."""
 _REFRESH = 10  # intervals for which the latency alternatives stay as they were made
 _SLOW = 0.1  # share of the champion's answers that count as slow when a candidate is to be shown no worse
+_MEMORY = 0.995  # of the champion's failures, per interval: half of them are forgotten after 138
 _P99 = 0.01  # share of answers that may lie above the p99 guardrail
 _BESIDE = {
-    "limit:errors": 0.12, "limit:p99": 0.08, "usual:errors": 0.25, "champion:errors": 0.25, "champion:latency": 0.3,
+    "limit:errors": 0.08, "limit:p99": 0.04, "usual:errors": 0.3, "champion:errors": 0.12, "usual:latency": 0.28,
+    "champion:latency": 0.18,
 }  # fmt: skip
 _ALONE = {"limit:errors": 0.6, "limit:p99": 0.4}
 _DRIFT_REQUESTS = 500
@@ -51,35 +55,6 @@ def budgets(rollout: RolloutSpec) -> list[float]:
     """
     later = 0.5 * rollout.false_alarms / len(rollout.stages)
     return [0.5 * rollout.false_alarms, *(later for _ in rollout.stages)]
-
-
-@dataclass
-class Tally:
-    """What a version did since the stage began."""
-
-    requests: float = 0.0
-    errors: float = 0.0
-    edges: tuple[float, ...] = ()
-    buckets: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-
-    def add(self, did: Did) -> None:
-        """Take in one interval."""
-        self.requests += did.requests
-        self.errors += did.errors
-        if did.edges == self.edges:
-            self.buckets = self.buckets + did.counts
-        elif did.edges:
-            self.edges, self.buckets = did.edges, did.counts
-
-    def counts(self, at: float) -> Counts:
-        """Return the figures that people read; `at` is the time of the newest of them."""
-        return Counts(
-            requests=self.requests,
-            errors=self.errors,
-            p50_ms=quantile(0.5, self.edges, self.buckets),
-            p99_ms=quantile(0.99, self.edges, self.buckets),
-            sampled_at=at,
-        )
 
 
 class StageJudge:
@@ -114,7 +89,9 @@ class StageJudge:
         self._shows_equal = shows_equal and self._beside
         self._equal = {name: Evidence.over(np.asarray(non_inferiority.PRIOR)) for name in ("errors", "latency")}
         self.candidate, self.champion = Tally(), Tally()
-        self._usual = Usual()
+        self._failed = self._answered = 0.0  # the champion's past, the older the less it counts
+        self._recent: deque[Did] = deque(maxlen=usual.RECENT)
+        self.quality = QualityJudge(rollout.quality, stage) if rollout.quality is not None else None
         self._last: Interval | None = None
         self._known_at = since
 
@@ -128,15 +105,26 @@ class StageJudge:
         self.candidate.add(mine)
         if theirs is not None:
             self.champion.add(theirs)
-            self._usual.see(theirs)
+            self._recent.append(theirs)
         self._alarm = self._alarm.after(np.concatenate([self._ratio(name, mine, theirs) for name, _ in self._signals]))
         if theirs is not None:
             self._weigh_equality(mine, theirs)
             self.learn(theirs)
 
+    @property
+    def is_alarmed(self) -> bool:
+        """Whether the evidence is enough to fail, whatever else is still to be heard."""
+        return self._log_alarm >= self._limit
+
+    @property
+    def _log_alarm(self) -> float:
+        """The natural logarithm of the stage's test martingale."""
+        alarm = self._alarm.log_value
+        return alarm if self.quality is None else self.quality.averaged_with(alarm)
+
     def is_decided(self, now: float) -> bool:
         """Whether the verdict as of `now` is other than hold; cheaper than to ask for it."""
-        if self._alarm.log_value >= self._limit or now >= self._until or now - self._known_at >= self._spec.no_data:
+        if self.is_alarmed or now >= self._until or now - self._known_at >= self._spec.no_data:
             return True
         enough = self.candidate.requests >= self._stage.requests and now - self._since >= self._stage.at_least
         return enough and not self._waiting(now, [check for check in self._checks() if not check.ok])
@@ -145,7 +133,7 @@ class StageJudge:
         """Return pass, hold or fail as of `now`, with the figures behind it."""
         checks = self._checks()
         missed = [check for check in checks if not check.ok]
-        if self._alarm.log_value >= self._limit:
+        if self.is_alarmed:
             return self._verdict("fail", self._alarmed(), checks)
         waiting = self._waiting(now, missed)
         if waiting and now - self._known_at >= self._spec.no_data:
@@ -154,28 +142,48 @@ class StageJudge:
             return self._verdict("fail", f"not passed within its {self._until - self._since:.0f} s: {waiting}", checks)
         if waiting:
             return self._verdict("hold", waiting, checks)
-        beside = f"; the champion: {_told(self.champion)}" if self._beside else ""
+        beside = f"; the champion: {self.champion}" if self._beside else ""
         took = now - self._since
-        return self._verdict("pass", f"all limits kept over {_told(self.candidate)} in {took:.0f} s{beside}", checks)
+        return self._verdict("pass", f"all limits kept over {self.candidate} in {took:.0f} s{beside}", checks)
 
     def _ratio(self, name: str, mine: Did, theirs: Did | None) -> NDArray[np.float64]:
         limits, margins = self._spec.limits, self._spec.versus_champion
         if name == "limit:errors":
             return rates.above_limit(mine.errors, mine.requests, limits.errors)
         if name == "limit:p99":
-            slow, answers = _above(mine.edges, mine.counts, limits.p99 * 1000)
+            slow, answers = above(mine.edges, mine.counts, limits.p99 * 1000)
             return rates.above_limit(slow, answers, _P99)
         if theirs is None:
-            return np.zeros(len(latency.PRIOR if name == "champion:latency" else rates.TIMES))
+            return np.zeros(dict(self._signals)[name])
         if name == "usual:errors":
-            usual = self._usual.share
-            if usual is None:
+            known = usual.share(self._failed, self._answered, [(did.errors, did.requests) for did in self._recent])
+            if known is None:
                 return np.zeros(len(rates.TIMES))
-            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * usual, 0.5))
+            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * known, 0.5))
+        if name == "usual:latency":
+            return self._late(mine)
         if name == "champion:errors":
             return rates.versus_champion(mine.errors, mine.requests, theirs.errors, theirs.requests, margins.errors)
         found = self._alternatives(mine, theirs)
         return np.zeros(len(latency.PRIOR)) if found is None else found.log_ratios(mine.counts, theirs.counts)
+
+    def _late(self, mine: Did) -> NDArray[np.float64]:
+        """Weigh answers that come later, by the margin, than any of the champion's that are remembered."""
+        past = self._past
+        latest = past.latest() if past is not None and tuple(past.edges) == mine.edges else None
+        if past is None or latest is None:
+            return np.zeros(len(rates.FAR))
+        after = latest + 1
+        recent = [
+            (float(did.counts[after:].sum()), float(did.counts.sum()))
+            for did in self._recent
+            if did.edges == mine.edges
+        ]
+        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent)
+        if known is None:
+            return np.zeros(len(rates.FAR))
+        late, answers = above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)
+        return rates.above_limit(late, answers, min(known, 0.5), rates.FAR)
 
     def _alternatives(self, mine: Did, theirs: Did) -> Ratios | None:
         """Return the latency alternatives as the champion's past suggests them; what it does now is not looked at."""
@@ -189,7 +197,8 @@ class StageJudge:
 
     def learn(self, theirs: Did) -> None:
         """Remember what the champion did in an interval, also in one before the stage."""
-        self._usual.remember(theirs)
+        self._failed = self._failed * _MEMORY + theirs.errors
+        self._answered = self._answered * _MEMORY + theirs.requests
         if not theirs.edges:
             return
         if self._past is None or tuple(self._past.edges) != theirs.edges:
@@ -203,8 +212,8 @@ class StageJudge:
         if self._past is None or mine.edges != theirs.edges or tuple(self._past.edges) != mine.edges:
             return
         edge = self._past.edge_above(_SLOW)
-        slow, answers = _above(mine.edges, mine.counts, edge * self._spec.versus_champion.p99)
-        their_slow, their_answers = _above(theirs.edges, theirs.counts, edge)
+        slow, answers = above(mine.edges, mine.counts, edge * self._spec.versus_champion.p99)
+        their_slow, their_answers = above(theirs.edges, theirs.counts, edge)
         ratio = non_inferiority.log_ratios(slow, answers, their_slow, their_answers, wanted.slow)
         self._equal["latency"] = self._equal["latency"].after(ratio)
 
@@ -223,7 +232,8 @@ class StageJudge:
 
     def _waiting(self, now: float, missed: Sequence[Check]) -> str:
         """Return what is still wanted before the stage passes; nothing where it passes."""
-        return self._unknown(now) or self._unfinished(now, missed) or self._unproven()
+        quality = self.quality.waiting(now) if self.quality is not None else ""
+        return self._unknown(now) or self._unfinished(now, missed) or quality or self._unproven()
 
     def _unknown(self, now: float) -> str:
         last = self._last
@@ -244,14 +254,14 @@ class StageJudge:
         if mine.requests < self._stage.requests:
             return f"too few requests: {mine.requests:.0f} of {self._stage.requests}, {mine.errors:.0f} failed"
         if now - self._since < self._stage.at_least:
-            return f"too early: {now - self._since:.1f} of {self._stage.at_least:.0f} s, {_told(mine)}"
+            return f"too early: {now - self._since:.1f} of {self._stage.at_least:.0f} s, {mine}"
         if not mine.edges:
-            return f"no data about the candidate's latency, {_told(mine)}"
+            return f"no data about the candidate's latency, {mine}"
         if missed:
             shown = ", ".join(f"{c.name} {c.value:.4g}{c.unit} above {c.limit:.4g}{c.unit}" for c in missed)
-            return f"{shown} over {_told(mine)}; not enough to be sure, too much to pass"
+            return f"{shown} over {mine}; not enough to be sure, too much to pass"
         if self._beside and self.champion.requests <= 0:
-            return f"the champion answered nothing to compare with, {_told(mine)}"
+            return f"the champion answered nothing to compare with, {mine}"
         return self._drifted()
 
     def _drifted(self) -> str:
@@ -274,23 +284,38 @@ class StageJudge:
                 sure = 1 - math.exp(-max(value, 0.0))
                 return (
                     f"not yet shown to have at most {margin:.1%} more {what} than the champion: sure to {sure:.0%} "
-                    f"of {self._spec.non_inferior.confidence:.0%} after {_told(self.candidate)}"
+                    f"of {self._spec.non_inferior.confidence:.0%} after {self.candidate}"
                 )
         return ""
 
     def _alarmed(self) -> str:
         name = self._explains(self._alarm.leading)
         mine, theirs, margins = self.candidate, self.champion, self._spec.versus_champion
-        odds = f"{math.exp(min(self._alarm.log_value, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
-        if name == "limit:errors":
-            what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {_told(mine)}"
+        odds = f"{math.exp(min(self._log_alarm, 20.0)):,.0f} to 1 against it, limit {math.exp(self._limit):,.0f}"
+        if self.quality is not None and self.quality.outweighs(self._alarm.log_value):
+            what = self.quality.alarmed
+        elif name == "limit:errors":
+            what = f"fails more than the allowed {self._spec.limits.errors:.2%}: {mine}"
         elif name == "limit:p99":
-            what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {_told(mine)}"
+            what = f"slower than the allowed p99 of {self._spec.limits.p99 * 1000:g} ms: {mine}"
         else:
-            slower = f"slower than {margins.p99:g}x the champion"
-            fails = f"fails {_times(mine, theirs)}, allowed {margins.errors:g}x"
-            what = f"{slower if name == 'champion:latency' else fails}: {_told(mine)}; the champion: {_told(theirs)}"
+            what = {
+                "champion:latency": f"slower than {margins.p99:g}x the champion",
+                "usual:latency": self._later(),
+            }.get(name, f"fails {mine.failing_beside(theirs)}, allowed {margins.errors:g}x")
+            what = f"{what}: {mine}; the champion: {theirs}"
         return f"{what} ({odds})"
+
+    def _later(self) -> str:
+        """Return how the candidate's answers came later than any that is remembered of the champion, in words."""
+        margin, past, mine = self._spec.versus_champion.p99, self._past, self.candidate
+        latest = past.latest() if past is not None else None
+        limit_ms = float(past.edges[latest]) * margin if past is not None and latest is not None else math.inf
+        late, answers = above(mine.edges, mine.buckets, limit_ms)
+        if 2 * late > answers:
+            return f"slower than {margin:g}x the champion"
+        some = f"{late:.0f} of {answers:.0f} answers (over {limit_ms:.0f} ms)"
+        return f"{some} came later than {margin:g}x the champion's latest"
 
     def _explains(self, leading: int) -> str:
         """Return the signal that the alternative at this place belongs to."""
@@ -299,14 +324,14 @@ class StageJudge:
 
     def _verdict(self, decision: str, reason: str, checks: list[Check]) -> Verdict:
         at = self._last.end if self._last else self._since
-        figures = {"log_evidence": self._alarm.log_value, "log_evidence_limit": self._limit}
+        figures = {"log_evidence": self._log_alarm, "log_evidence_limit": self._limit}
         if self._beside:
             figures |= {f"log_equal_{name}": found.log_value for name, found in self._equal.items()}
         return Verdict.model_validate(
             {
                 "decision": decision,
                 "reason": reason,
-                "checks": checks,
+                "checks": [*checks, *(self.quality.checks() if self.quality is not None else ())],
                 "candidate": self.candidate.counts(at) if self._last and self._last.candidate else None,
                 "champion": self.champion.counts(at) if self.champion.requests else None,
                 "figures": figures,
@@ -316,29 +341,8 @@ class StageJudge:
 
 def _layout(shares: dict[str, float]) -> tuple[list[tuple[str, int]], NDArray[np.float64]]:
     """Return (signal, alternatives) in their order, and the prior of all alternatives [sum of alternatives]."""
-    priors = {name: np.asarray(latency.PRIOR if name == "champion:latency" else rates.TIMES_PRIOR) for name in shares}
+    of = {"champion:latency": latency.PRIOR, "usual:latency": rates.FAR_PRIOR}
+    priors = {name: np.asarray(of.get(name, rates.TIMES_PRIOR)) for name in shares}
     return [(name, len(prior)) for name, prior in priors.items()], np.concatenate(
         [shares[name] * prior for name, prior in priors.items()]
     )
-
-
-def _above(edges: tuple[float, ...], counts: NDArray[np.float64], limit_ms: float) -> tuple[float, float]:
-    """Return (answers above the first edge that is not below the limit, all answers)."""
-    if not edges:
-        return 0.0, 0.0
-    place = int(np.searchsorted(np.asarray(edges), limit_ms * (1 - 1e-9)))
-    total = float(counts.sum())
-    return total - float(counts[: place + 1].sum()), total
-
-
-def _times(mine: Tally, theirs: Tally) -> str:
-    """Return how many times as often as the champion a candidate fails, in words."""
-    if theirs.errors <= 0 or mine.requests <= 0:
-        return "where the champion does not"
-    return f"{mine.errors / mine.requests * theirs.requests / theirs.errors:.1f} times as often as the champion"
-
-
-def _told(tally: Tally) -> str:
-    p99 = quantile(0.99, tally.edges, tally.buckets)
-    shown = "" if p99 is None else f", p99 {p99:.1f} ms"
-    return f"{tally.requests:.0f} requests, {tally.errors:.0f} failed{shown}"

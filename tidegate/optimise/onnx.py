@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tidegate.contract.encodings import Encodings
     from tidegate.handoff import Feature
     from tidegate.optimise.target import Predict
+    from tidegate.recorded import RecordedAnswers
 
 _OPSET = 17  # what the ONNX Runtime of the serving lock and TensorRT's parser both read
 _IR_VERSION = 8  # the file format that belongs to opset 17
@@ -25,11 +27,12 @@ class OnnxTarget:
     """An ONNX graph of opset 17 with a dynamic batch."""
 
     file = "model.onnx"
+    takes_raw = False
 
     def check(self) -> None:
         """Need nothing but this environment."""
 
-    def convert(self, saved_model: Path, features: Sequence[Feature], to: Path) -> None:
+    def convert(self, saved_model: Path, features: Sequence[Feature], encodings: Encodings, to: Path) -> None:
         """Convert the serving signature; every feature stays an input, also one that the model does not look at."""
         import onnx
         import tensorflow as tf
@@ -59,6 +62,9 @@ class OnnxTarget:
             return given.reshape(-1)
 
         return predict
+
+    def complete(self, path: Path, features: Sequence[Feature], recorded: RecordedAnswers, model: str) -> None:
+        """Add nothing."""
 
 
 class _Signature:

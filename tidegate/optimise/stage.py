@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate import keys
+from tidegate.contract.encodings import Encodings
 from tidegate.encoded import read_rows
 from tidegate.errors import DataError
 from tidegate.handoff import Optimised, OptimiseTask
 from tidegate.lake import Lake
 from tidegate.optimise.parity import compare, spread
-from tidegate.optimise.recording import record
-from tidegate.optimise.target import OUTPUT, target
+from tidegate.optimise.recording import as_sent, record
+from tidegate.optimise.savedmodel import predictor
+from tidegate.optimise.target import target
 from tidegate.recorded import PROBE
 from tidegate.workload import log
 
@@ -49,10 +51,12 @@ def optimise(task: OptimiseTask) -> Optimised:
         found = _saved_model(lake, task, Path(scratch))
         artefact = Path(scratch) / kind.file
         began = time.monotonic()
-        kind.convert(found, task.dataset.features, artefact)
-        log("converted", target=task.target, bytes=artefact.stat().st_size, seconds=time.monotonic() - began)
-        reference, slow = _timed(_saved_model_predict(found), rows.columns)
-        optimised, fast = _timed(kind.load(artefact), rows.columns)
+        encodings = Encodings.from_json(lake.read(task.dataset.key, "encodings.json"))
+        kind.convert(found, task.dataset.features, encodings, artefact)
+        log("converted", target=task.target, bytes=_bytes(artefact), seconds=time.monotonic() - began)
+        reference, slow = _timed(predictor(found), rows.columns)
+        given = as_sent(lake, task.dataset, chosen) if kind.takes_raw else rows.columns
+        optimised, fast = _timed(kind.load(artefact), given)
         parity = compare(reference, optimised, task.tolerance)
         log("parity", rows=parity.rows, max_difference=parity.max_difference, limit=task.tolerance)
         log("speed", rows=parity.rows, saved_model_ms=slow * 1e3, optimised_ms=fast * 1e3, times=slow / fast)
@@ -64,6 +68,7 @@ def optimise(task: OptimiseTask) -> Optimised:
             "seconds_optimised": fast,
         }
         recorded = record(lake, task.dataset, chosen, reference, task.tolerance)
+        kind.complete(artefact, task.dataset.features, recorded, task.dataset.delivery)
         known = {"model_digest": task.trained.digest, "tolerance": task.tolerance}
         with lake.publish(_key(task), **known, optimised=fields) as draft:
             artefact.replace(draft.file(kind.file))
@@ -84,18 +89,8 @@ def _saved_model(lake: Lake, task: OptimiseTask, scratch: Path) -> Path:
     return lake.fetch(task.trained.key, scratch / "trained") / "saved_model"
 
 
-def _saved_model_predict(folder: Path) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
-
-    def predict(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        given: NDArray[Any] = signature(**{name: tf.constant(column) for name, column in columns.items()})[
-            OUTPUT
-        ].numpy()
-        return given.reshape(-1)
-
-    return predict
+def _bytes(artefact: Path) -> int:
+    return sum(path.stat().st_size for path in (artefact, *artefact.rglob("*")) if path.is_file())
 
 
 def _timed(

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tidegate.contract.encodings import Encodings
     from tidegate.handoff import Feature
+    from tidegate.recorded import RecordedAnswers
 
     Predict = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 
@@ -20,9 +22,12 @@ OUTPUT = "probability"
 
 
 class Target(Protocol):
-    """One kind of artefact. Its inputs are the features, encoded, [n, 1] each; its output is `probability` [n, 1]."""
+    """One kind of artefact. Its inputs are the features, [n, 1] each; its output is `probability` [n, 1]."""
 
     file: str
+    """Its name, of a file or a folder."""
+    takes_raw: bool
+    """Whether its inputs are raw values, as `tidegate.wire` says; else they are encoded."""
 
     def check(self) -> None:
         """Refuse at once where this machine cannot make the artefact.
@@ -32,8 +37,8 @@ class Target(Protocol):
         """
         ...
 
-    def convert(self, saved_model: Path, features: Sequence[Feature], to: Path) -> None:
-        """Write the artefact of a SavedModel to the file `to`.
+    def convert(self, saved_model: Path, features: Sequence[Feature], encodings: Encodings, to: Path) -> None:
+        """Write the artefact of a SavedModel to `to`, which is not there yet.
 
         Raises:
             Permanent: the model has something in it that the target cannot express.
@@ -41,7 +46,11 @@ class Target(Protocol):
         ...
 
     def load(self, path: Path) -> Predict:
-        """Return the artefact's prediction: encoded columns [n, 1] by feature name in, probabilities [n] out."""
+        """Return the artefact's prediction: columns [n, 1] by feature name in, probabilities [n] out."""
+        ...
+
+    def complete(self, path: Path, features: Sequence[Feature], recorded: RecordedAnswers, model: str) -> None:
+        """Add to an artefact that predicts as it should what a server of `model` will want beside it, if anything."""
         ...
 
 
@@ -52,9 +61,10 @@ def target(kind: str) -> Target:
         SpecError: there is no such target.
     """
     from tidegate.optimise.onnx import OnnxTarget
+    from tidegate.optimise.savedmodel import SavedModelTarget
     from tidegate.optimise.tensorrt import TensorRtTarget
 
-    known: dict[str, type[Target]] = {"onnx": OnnxTarget, "tensorrt": TensorRtTarget}
+    known: dict[str, type[Target]] = {"onnx": OnnxTarget, "tensorrt": TensorRtTarget, "savedmodel": SavedModelTarget}
     if kind not in known:
         raise SpecError(f"target {kind!r} is unknown; known: {', '.join(known)}; mend optimise.target in the delivery")
     return known[kind]()

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tidegate.contract.encodings import Encodings
     from tidegate.handoff import Feature
     from tidegate.optimise.target import Predict
+    from tidegate.recorded import RecordedAnswers
 
 _BATCHES = (1, 64, 4096)  # rows: the least, the one to tune for, the most that an engine takes
 _INSTEAD = "set optimise.target to onnx in the delivery, which needs no GPU"
@@ -32,6 +34,7 @@ class TensorRtTarget:
     """A serialised TensorRT engine."""
 
     file = "model.plan"
+    takes_raw = False
 
     def check(self) -> None:
         """See that the packages `tensorrt` and `cuda-python` and a CUDA device are there."""
@@ -40,11 +43,11 @@ class TensorRtTarget:
         if int(error) != 0 or count < 1:
             raise NeedsGpu(f"target tensorrt {trt.__version__} found no CUDA device (error {int(error)}); {_INSTEAD}")
 
-    def convert(self, saved_model: Path, features: Sequence[Feature], to: Path) -> None:
+    def convert(self, saved_model: Path, features: Sequence[Feature], encodings: Encodings, to: Path) -> None:
         """Convert to ONNX first, then build the engine for batches of 1 to 4096 rows."""
         trt, _ = _packages()
         between = to.with_suffix(".onnx")
-        OnnxTarget().convert(saved_model, features, between)
+        OnnxTarget().convert(saved_model, features, encodings, between)
         logger = trt.Logger(trt.Logger.WARNING)
         builder = trt.Builder(logger)
         typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # a flag in 10, the rule in 11
@@ -80,6 +83,9 @@ class TensorRtTarget:
             return np.concatenate(parts)
 
         return predict
+
+    def complete(self, path: Path, features: Sequence[Feature], recorded: RecordedAnswers, model: str) -> None:
+        """Add nothing."""
 
 
 def _run(cuda: Any, context: Any, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

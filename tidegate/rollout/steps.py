@@ -66,9 +66,10 @@ class Outcome(Handoff):
 
 
 def routing_of(serve: ServeSpec) -> Routing:
-    """Return how a delivery's callers are kept on a version, or ask for one."""
+    """Return what a delivery's callers speak, and how they are kept on a version, or ask for one."""
     sticky = serve.sticky
     return Routing(
+        protocol=serve.protocol,
         sticky_header=sticky.header if sticky else None,
         sticky_cookie=sticky.cookie if sticky else None,
         pin_header=serve.pin,

@@ -18,14 +18,17 @@ from tidegate.rollout.plan import Phase
 from tidegate.rollout.steps import Hands, abort_rollout, note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tidegate.clients.metrics_source import Metrics
     from tidegate.clients.records import Lease, Rollout
     from tidegate.delivery import RolloutSpec
 
 _log = logging.getLogger(__name__)
 
-PAST_S = 60.0
+PAST_S = 180.0
 """How far before a stage the champion's latencies are looked at."""
+_OVERLAP_S = 15.0  # that are asked for again, so that a scrape that came in late is not missed
 
 
 class Watch:
@@ -46,6 +49,7 @@ class Watch:
         self._age_s = rollout.stage_age_s
         self._judge: StageJudge | None = None
         self._last: Scrape | None = None
+        self._said: dict[str, Scrape] = {}
         self._now = self._since = 0.0
         self._blind_since: float | None = None
 
@@ -93,7 +97,7 @@ class Watch:
     def _judged(self) -> Verdict:
         rollout = self._rollout
         names = [name for name in (rollout.candidate, rollout.champion) if name is not None]
-        wanted = PAST_S + self._age_s if self._last is None else self._now - self._last.at + 15.0
+        wanted = PAST_S + self._age_s if self._last is None else self._now - self._last.at + _OVERLAP_S
         try:
             seen = self._metrics.scrapes(names, wanted)
         except Unavailable as away:
@@ -110,7 +114,31 @@ class Watch:
             elif interval.champion is not None:
                 self._judge.learn(interval.champion)
         self._last = fresh[-1] if fresh else self._last
+        if not self._judge.is_alarmed:  # else nothing may delay the way back
+            self._hear(self._judge)
         return self._judge.verdict(seen.now)
+
+    def _hear(self, judge: StageJudge) -> None:
+        """Give the judge what both versions said since the last look, where the delivery asks for that."""
+        quality, champion = judge.quality, self._rollout.champion
+        if quality is None or champion is None:
+            return
+        oldest = min((scrape.at for scrape in self._said.values()), default=self._since - _OVERLAP_S)
+        try:
+            seen = self._metrics.quality(self._rollout.candidate, champion, self._now - oldest + _OVERLAP_S)
+        except Unavailable as away:  # a stage that waits for it holds: no data, or stale
+            _log.warning("nothing is known of what is said: %s", away)
+            return
+        for name in quality.signals:
+            scrapes: Sequence[Scrape] = getattr(seen, name)
+            last = self._said.get(name)
+            fresh = [scrape for scrape in scrapes if last is None or scrape.at > last.at]
+            other = None if name == "disagreement" else champion
+            for interval in intervals([*([last] if last else []), *fresh], self._rollout.candidate, other):
+                if interval.start >= self._since:
+                    quality.take(name, interval)
+            if fresh:
+                self._said[name] = fresh[-1]
 
     def _begun(self, now: float) -> StageJudge:
         rollout, spec = self._rollout, self._spec

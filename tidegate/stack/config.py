@@ -40,8 +40,9 @@ PORTS = (
     "airflow-trigger-logs",
     "guard",
     "relay",
+    "quality",
 )
-SECRETS = ("supervisor", "postgres", "airflow-admin", "airflow-jwt", "airflow-api", "guard", "relay")
+SECRETS = ("supervisor", "postgres", "airflow-admin", "airflow-jwt", "airflow-api", "guard", "relay", "quality")
 DATABASES = ("airflow", "mlflow", "flights", "tidegate")
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path, the kernel's limit
@@ -104,6 +105,11 @@ class Paths:
         return self.var / "relay" / "token"
 
     @property
+    def quality_token(self) -> Path:
+        """The bearer token of the process that counts what versions say, mode 0600."""
+        return self.var / "quality" / "token"
+
+    @property
     def rules(self) -> Path:
         """Prometheus' rule files made from the deliveries, one each."""
         return self.var / "prometheus" / "rules"
@@ -117,6 +123,11 @@ class Paths:
     def serving(self) -> Path:
         """Triton's model folders, one per serving version."""
         return self.var / "serving"
+
+    @property
+    def tfserving(self) -> Path:
+        """Names the TensorFlow Serving processes that somebody else runs, as `tidegate.clients.tfserving.Pool`."""
+        return self.var / "tfserving.json"
 
     @property
     def python_serve(self) -> Path:
@@ -174,7 +185,7 @@ class StackConfig:
         """The HTTP address of a service, without a slash at the end.
 
         Args:
-            service: airflow, mlflow, prometheus, alertmanager, guard, relay, envoy (the listener that serves
+            service: airflow, mlflow, prometheus, alertmanager, guard, relay, quality, envoy (the listener that serves
                 predictions), envoy-admin, hdfs-namenode-http.
         """
         return f"http://127.0.0.1:{self.ports[service]}"
@@ -189,6 +200,20 @@ class StackConfig:
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         password = self.secrets["postgres"]
         return f"{scheme}://postgres:{password}@127.0.0.1:{self.ports['postgres']}/{database}"
+
+    @property
+    def tfserving(self) -> dict[str, Any] | None:
+        """The slots of TensorFlow Serving as written in `paths.tfserving`; None without that file: nobody runs any.
+
+        Their folder may be given relative to the project's.
+
+        Raises:
+            SetupError: the file is not JSON.
+        """
+        found = _read(self.paths.tfserving)
+        if "folder" in found:
+            found["folder"] = str(self.paths.root / str(found["folder"]))
+        return found or None
 
     @property
     def kafka(self) -> str:

@@ -10,13 +10,16 @@ from tidegate.clients.envoy import EnvoyTraffic
 from tidegate.clients.ledger import Ledger
 from tidegate.clients.prometheus import PrometheusMetrics
 from tidegate.clients.registry import Registry
+from tidegate.clients.tfserving import TfServing, pool_of
 from tidegate.clients.triton import TritonServer
-from tidegate.delivery import delivery_named
+from tidegate.delivery import delivery_named, share_sampled
 from tidegate.lake import Lake
 from tidegate.rollout.steps import Hands, routing_of
 from tidegate.stack import daemon
 
 if TYPE_CHECKING:
+    from tidegate.clients.model_server import ModelServer
+    from tidegate.delivery import Server
     from tidegate.stack.config import StackConfig
 
 
@@ -29,22 +32,33 @@ def hands(cfg: StackConfig, delivery: str) -> Hands:
     spec = delivery_named(delivery)
     lake = Lake(f"file://{cfg.paths.lake}")
     proxy = EnvoyTraffic(cfg.paths.xds, admin=cfg.url("envoy-admin"))
-    servers = TritonServer(
+    return Hands(
+        ledger=ledger(cfg),
+        traffic=proxy,
+        proxy=proxy,
+        servers=servers(cfg, lake, spec.serve.server),
+        registry=Registry(cfg.url("mlflow")),
+        bundle=lambda name, version: load(lake, name, version),
+        ttl_s=spec.rollout.lease,
+        routing=routing_of(spec.serve),
+    )
+
+
+def servers(cfg: StackConfig, lake: Lake, server: Server) -> ModelServer:
+    """Return the model server backend that a delivery's serve.server names.
+
+    Raises:
+        SetupError: it is tfserving, and nobody has named its slots.
+    """
+    if server == "tfserving":
+        return TfServing(pool_of(cfg.tfserving, str(cfg.paths.tfserving)), lake, cfg.paths.triton_targets)
+    return TritonServer(
         supervision=daemon.supervision(cfg),
         python=cfg.paths.python_serve,
         folder=cfg.paths.serving,
         lake=lake,
         prometheus_targets=cfg.paths.triton_targets,
-    )
-    return Hands(
-        ledger=ledger(cfg),
-        traffic=proxy,
-        proxy=proxy,
-        servers=servers,
-        registry=Registry(cfg.url("mlflow")),
-        bundle=lambda name, version: load(lake, name, version),
-        ttl_s=spec.rollout.lease,
-        routing=routing_of(spec.serve),
+        sample=share_sampled,
     )
 
 

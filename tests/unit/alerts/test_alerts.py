@@ -265,7 +265,8 @@ def test_two_guards_that_say_the_same_fire_once(tmp_path):
 
 BEAT = "tidegate_guard_heartbeat_timestamp_seconds"
 LEDGER = "tidegate_guard_ledger_answered_timestamp_seconds"
-ALIVE = [{"series": BEAT, "values": "0+5x120"}, {"series": LEDGER, "values": "0+5x120"}]
+QUALITY = {"series": "tidegate_quality_heartbeat_timestamp_seconds", "values": "0+5x120"}
+ALIVE = [{"series": BEAT, "values": "0+5x120"}, {"series": LEDGER, "values": "0+5x120"}, QUALITY]
 
 
 @needs_promtool
@@ -273,10 +274,12 @@ ALIVE = [{"series": BEAT, "values": "0+5x120"}, {"series": LEDGER, "values": "0+
     ("series", "expected"),
     [
         (ALIVE, set()),
-        ([{"series": BEAT, "values": "0+5x40 200x80"}, ALIVE[1]], {"GuardSilent"}),
-        ([{"series": BEAT, "values": "0+5x40 stale"}, ALIVE[1]], {"GuardSilent"}),
-        ([ALIVE[1]], {"GuardSilent"}),
-        ([ALIVE[0], {"series": LEDGER, "values": "0x120"}], {"GuardLedgerUnreachable"}),
+        ([{"series": BEAT, "values": "0+5x40 200x80"}, *ALIVE[1:]], {"GuardSilent"}),
+        ([{"series": BEAT, "values": "0+5x40 stale"}, *ALIVE[1:]], {"GuardSilent"}),
+        (ALIVE[1:], {"GuardSilent"}),
+        ([ALIVE[0], {"series": LEDGER, "values": "0x120"}, QUALITY], {"GuardLedgerUnreachable"}),
+        ([*ALIVE[:2], {**QUALITY, "values": "0+5x40 200x80"}], {"QualitySilent"}),
+        (ALIVE[:2], {"QualitySilent"}),
         ([*ALIVE, {"series": 'tidegate_guard_aborts_total{delivery="d"}', "values": "0x50 1x70"}], {"GuardAborted"}),
         ([*ALIVE, {"series": 'tidegate_guard_aborts_total{delivery="d"}', "values": "_x50 1x70"}], {"GuardAborted"}),
         ([*ALIVE, {"series": 'tidegate_guard_aborts_total{delivery="d"}', "values": "3x120"}], {"GuardAborted"}),
@@ -287,7 +290,7 @@ ALIVE = [{"series": BEAT, "values": "0+5x120"}, {"series": LEDGER, "values": "0+
         ([*ALIVE, {"series": 'up{job="guard"}', "values": "1x30 0x90"}], {"TargetDown"}),
     ],
 )
-def test_the_guard_is_watched_itself(tmp_path, series, expected):
+def test_the_guard_and_the_quality_process_are_watched_themselves(tmp_path, series, expected):
     assert {name for name, _ in firing(tmp_path, series, at="4m55s", rules=[STATIC])} == expected
 
 

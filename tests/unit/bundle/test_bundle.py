@@ -78,6 +78,20 @@ def make(lake: Lake, root: Path, **changes: Any) -> Bundle:
     return assemble(delivery=DELIVERY, request=REQUEST, lake=lake, root=root, **parts(lake, **changes))
 
 
+def test_a_bundle_for_tensorflow_serving_holds_all_files_of_its_servable(lake: Lake, root: Path) -> None:
+    names = ["servable/saved_model.pb", "servable/variables/variables.index", "servable/assets.extra/warm"]
+    with lake.publish("optimised/tiny/r1") as draft:
+        for name in (*names, "probe.json", "servable_not"):
+            draft.file(name).write_bytes(name.encode())
+    digest = lake.require("optimised/tiny/r1")["digest"]
+    optimised = parts(lake)["optimised"].model_copy(update={"target": "savedmodel", "digest": digest})
+    bundle = make(lake, root, optimised=optimised)
+    files = check(lake, bundle)["files"]
+    assert sorted(name for name in files if name.startswith("servable")) == sorted(names)
+    assert "model.onnx" not in files
+    assert load(lake, "tiny", 3) == bundle
+
+
 def test_a_bundle_holds_what_serves_and_what_rebuilds(lake: Lake, root: Path) -> None:
     bundle = make(lake, root)
     assert (bundle.key, bundle.name, bundle.metrics) == ("bundles/tiny/v3", "tiny-v3", {"auc": 0.7})

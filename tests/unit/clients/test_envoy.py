@@ -55,6 +55,28 @@ def test_a_split_is_rendered_with_the_candidate_first_and_a_header_that_names_th
     assert route["route"]["hash_policy"] == route["route"]["request_mirror_policies"] == []
 
 
+def test_callers_of_tensorflow_serving_are_routed_by_its_paths(tmp_path):
+    traffic = EnvoyTraffic(tmp_path / "xds")
+    routing = Routing(pin_header="x-pin", protocol="tfserving")
+    traffic.route("flights", "flights-v1", "127.0.0.1:9001", routing)
+    traffic.write("flights", {"flights-v1": 100}, champion="flights-v1", expected=1, fence=1)
+    (host,) = table(traffic, "rds.yaml")["resources"][0]["virtual_hosts"]
+    assert [route["match"]["prefix"] for route in host["routes"]] == ["/v1/models/flights:"] * 3
+    dump = {"configs": [{"route_config": {"virtual_hosts": [host]}}]}
+    assert served(dump, "flights") == {"flights-v1": 100}
+    assert reached(dump, "flights") == {"flights-v1", "flights-v1-pinned"}
+    assert served(dump, "flight") == {}
+
+
+def test_a_state_of_an_older_version_speaks_kserve(traffic):
+    state = traffic.xds.parent / "traffic" / "state.json"
+    stored = json.loads(state.read_text())
+    assert stored["flights"]["routing"].pop("protocol") == "kserve"
+    state.write_text(json.dumps(stored))
+    assert traffic.read("flights").routing.protocol == "kserve"
+    assert json.loads((traffic.xds / "rds.yaml").read_text())["version_info"]
+
+
 def version_header(name):
     return {
         "header": {"key": "x-tidegate-version", "value": name},

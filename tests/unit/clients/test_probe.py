@@ -12,9 +12,9 @@ import pytest
 from tidegate.clients.model_server import Endpoint
 from tidegate.clients.probe import probe, warm_up
 from tidegate.errors import DataError, Unavailable
-from tidegate.gate.rows import MISSING_INT
 from tidegate.handoff import Feature
 from tidegate.recorded import RecordedAnswers
+from tidegate.wire import MISSING_INT
 
 WHERE = Endpoint(name="tiny-v3", host="127.0.0.1", port=1, metrics_port=2)
 FEATURES = [

@@ -7,7 +7,7 @@ import math
 import httpx
 import pytest
 
-from tidegate.clients.prometheus import PrometheusMetrics, counters, scrapes_of
+from tidegate.clients.prometheus import PrometheusMetrics, counters, quality_of, said, scrapes_of
 from tidegate.errors import Unavailable
 from tidegate.judge import Sample, Scrape
 
@@ -38,8 +38,8 @@ def test_scrapes_are_put_together_by_their_times():
         row(BUCKETS, "a", [(10.0, 7), (11.0, 9)], le="+Inf"),
     ]
     assert scrapes_of(rows) == [
-        Scrape(10.0, {"a": Sample(7.0, 0.0, {5.0: 6.0, INF: 7.0})}),
-        Scrape(11.0, {"a": Sample(9.0, 1.0, {5.0: 7.0, INF: 9.0}), "b": Sample(2.0, 0.0, {})}),
+        Scrape(10.0, {"a": Sample(7.0, 0.0, {6.0: 6.0, INF: 7.0})}),
+        Scrape(11.0, {"a": Sample(9.0, 1.0, {6.0: 7.0, INF: 9.0}), "b": Sample(2.0, 0.0, {})}),
     ]
 
 
@@ -55,6 +55,51 @@ def test_not_a_number_stays_one():
 
 def test_nothing_is_no_scrape():
     assert scrapes_of([]) == []
+
+
+def test_the_query_of_what_was_said_is_exactly_this():
+    assert said("flights-v2", "flights-v1", 15.25) == (
+        '{__name__=~"tidegate_predictions_bucket|tidegate_pairs_total|tidegate_disagreements_total|'
+        'tidegate_labelled_total|tidegate_wrong_total",version=~"flights-v1|flights-v2"}[15250ms]'
+    )
+
+
+def told(name, version, values, **labels):
+    metric = {"__name__": name, "delivery": "d", "version": version, **labels}
+    return {"metric": metric, "values": [[at, str(value)] for at, value in values]}
+
+
+def test_what_was_said_is_put_together_by_signal_and_time():
+    rows = [
+        told("tidegate_predictions_bucket", "a", [(10.2, 3), (11.2, 4)], le="0.5"),
+        told("tidegate_predictions_bucket", "a", [(10.2, 5), (11.2, 9)], le="+Inf"),
+        told("tidegate_predictions_bucket", "b", [(11.2, 1)], le="0.5"),
+        told("tidegate_predictions_bucket", "b", [(11.2, 2)], le="+Inf"),
+        told("tidegate_labelled_total", "a", [(11.2, 7)]),
+        told("tidegate_wrong_total", "a", [(11.2, 2)]),
+        told("tidegate_pairs_total", "b", [(11.2, 5)], champion="a"),
+        told("tidegate_disagreements_total", "b", [(11.2, 1)], champion="a"),
+        told("tidegate_pairs_total", "a", [(11.2, 5)], champion="b"),
+        told("tidegate_disagreements_total", "a", [(11.2, 1)], champion="b"),
+        told("tidegate_pairs_total", "b", [(11.2, 80)], champion="an older one"),
+    ]
+    seen = quality_of(rows, "b", "a")
+    assert seen.predictions == [
+        Scrape(10.2, {"a": Sample(5.0, 0.0, {0.5: 3.0, INF: 5.0})}),
+        Scrape(11.2, {"a": Sample(9.0, 0.0, {0.5: 4.0, INF: 9.0}), "b": Sample(2.0, 0.0, {0.5: 1.0, INF: 2.0})}),
+    ]
+    assert seen.labels == [Scrape(11.2, {"a": Sample(7.0, 2.0)})]
+    assert seen.disagreement == [Scrape(11.2, {"b": Sample(5.0, 1.0)})]
+
+
+def test_half_of_what_was_said_is_nothing_that_can_be_used():
+    rows = [
+        told("tidegate_predictions_bucket", "b", [(11.2, 1)], le="0.5"),
+        told("tidegate_labelled_total", "b", [(11.2, 7)]),
+    ]
+    seen = quality_of(rows, "b", "a")
+    assert not seen.predictions[0].versions["b"].usable
+    assert not seen.labels[0].versions["b"].usable
 
 
 def answering(answer):

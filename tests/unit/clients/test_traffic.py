@@ -31,6 +31,13 @@ def test_on_trial_is_who_sees_live_requests_without_being_the_champion(traffic):
     assert Split().on_trial == {}
 
 
+def test_callers_are_never_shared_between_versions_that_speak_otherwise(traffic):
+    with pytest.raises(DataError, match=r"flights-v4 speaks tfserving, .*flights-v3 kserve: callers cannot be shared"):
+        traffic.route("flights", "flights-v4", "127.0.0.1:9004", Routing(protocol="tfserving"))
+    alone = routed(Split(), ONE, "127.0.0.1:9001", Routing(protocol="tfserving"))
+    assert routed(alone, ONE, "127.0.0.1:9001", Routing()).routing.protocol == "kserve"
+
+
 def test_a_write_without_mirrors_ends_mirroring(traffic):
     write(traffic, {ONE: 100}, mirrors={TWO: 100})
     split = traffic.read("flights")

@@ -15,6 +15,7 @@ from tidegate.errors import DataError, NeedsGpu, SetupError, Unavailable
 from tidegate.handoff import Bundle, Dataset, Feature, Request, Window
 from tidegate.lake import Lake
 from tidegate.recorded import RecordedAnswers
+from tidegate.served import read_share
 from tidegate.stack.supervision import Program, State
 
 WINDOW = Window(start="2013-01-01", end="2013-02-01")
@@ -170,6 +171,18 @@ def test_prometheus_learns_the_version_when_it_is_ready(place: Place) -> None:
     assert json.loads((place.folder / "targets" / "tiny-v3.json").read_text()) == [
         {"targets": [f"127.0.0.1:{endpoint.metrics_port}"], "labels": {"delivery": "tiny", "version": "tiny-v3"}}
     ]
+
+
+def test_the_share_to_keep_is_written_before_the_server_starts_and_restarts_none_when_it_changes(place: Place) -> None:
+    shares = {"tiny": 0.1}
+    place.server._sample = shares.__getitem__
+    place.server.deploy(place.bundle())
+    home = place.folder / "models" / "tiny-v3"
+    assert read_share(home) == 0.1
+    shares["tiny"] = 0.5
+    place.server.deploy(place.bundle())
+    assert read_share(home) == 0.5
+    assert place.supervisor.history == ["start triton-tiny-v3"]
 
 
 def test_two_versions_share_no_port(place: Place) -> None:

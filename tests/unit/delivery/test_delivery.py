@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidegate import schemas
-from tidegate.delivery import RolloutSpec, delivery_named, project_root, read_delivery
+from tidegate.delivery import RolloutSpec, delivery_named, project_root, read_delivery, share_sampled
 from tidegate.yamlfile import SpecProblems
 
 TEXT = (project_root() / "schemas" / "deliveries" / "flights.yaml").read_text()
@@ -45,6 +45,20 @@ def test_only_a_declared_model_can_be_asked_for() -> None:
     [
         ("window: 1 month", "window: 1 fortnight", "window", "'1 fortnight'", "1 month"),
         ("window: 1 month", "window: 5 hours", "(file)", "", "1 hour"),
+        (
+            "target: onnx",
+            "target: savedmodel",
+            "(file)",
+            "",
+            "set optimise.target to onnx, or serve.server to tfserving",
+        ),
+        (
+            "server: triton",
+            "server: tfserving",
+            "(file)",
+            "",
+            "optimise.target to savedmodel, or serve.server to triton",
+        ),
         ("lateness: 10m", "lateness: soon", "sources.weather.kafka.lateness", "'soon'", "10m"),
         ("weight: 50%", "weight: 5%", "rollout", "", "10%, 50%, 100%"),
         ("weight: 50%", "mirror: 50%", "rollout", "", "as in mirror, 10%, 50%, 100%"),
@@ -52,6 +66,21 @@ def test_only_a_declared_model_can_be_asked_for() -> None:
         ("requests: 150,", "requests: 15000,", "rollout", "", "ask for fewer, or give it more time"),
         ("at_least: 5s", "at_least: 5s, at_most: 2s", "rollout.stages.2", "", "raise at_most"),
         ("deadline: 10m", "deadline: 20s", "rollout", "", "raise the deadline"),
+        (
+            "  lease: 30s",
+            "  lease: 30s\n  quality: {}",
+            "rollout.quality",
+            "",
+            "add predictions, disagreement or labels",
+        ),
+        ("  lease: 30s", "  lease: 30s\n  quality: {disagreement: {}}", "rollout", "", "begin with a stage such as"),
+        (
+            "  lease: 30s",
+            "  lease: 30s\n  quality: {predictions: {at_least: 2000}}",
+            "(file)",
+            "",
+            "raise serve.sample",
+        ),
         ("false_alarms: 1%", "false_alarms: 0%", "rollout.false_alarms", "", ""),
         ("weight: 100%", "weight: 90%", "rollout", "", "10%, 50%, 100%"),
         ("errors: 1%,", "erors: 1%,", "rollout.limits.erors", "'erors'", "spelling"),
@@ -108,6 +137,16 @@ def test_a_source_in_two_places_is_refused(tmp_path: Path) -> None:
         read_delivery(write(tmp_path, "hdfs: {connection: lake, path: /reference/planes}", two))
 
 
+def test_tensorflow_serving_keeps_no_sample_to_judge_from(tmp_path: Path) -> None:
+    served = TEXT.replace("target: onnx", "target: savedmodel").replace("server: triton", "server: tfserving")
+    path = tmp_path / "flights.yaml"
+    path.write_text(served)
+    assert read_delivery(path).serve.protocol == "tfserving"
+    path.write_text(served.replace("keep: 3}", "keep: 3, sample: 10%}"))
+    with pytest.raises(SpecProblems, match=r"keeps no sample .*leave both out, or set serve\.server to triton"):
+        read_delivery(path)
+
+
 def test_the_exported_schema_is_what_the_models_say() -> None:
     for name, text in schemas.exported().items():
         kept = (project_root() / "schemas" / name).read_text(encoding="utf-8")
@@ -117,3 +156,50 @@ def test_the_exported_schema_is_what_the_models_say() -> None:
 def test_schemas_are_written_where_asked(tmp_path: Path) -> None:
     (path,) = schemas.write(tmp_path)
     assert json.loads(path.read_text())["title"] == "Delivery"
+
+
+QUALITY = (
+    "\n  quality: {predictions: {differ: 20%, at_least: 100}, labels: {kafka: {connection: c, topic: t}, worse: 3%}}"
+)
+
+
+def test_quality_is_read_with_its_units_and_absent_by_default(tmp_path: Path) -> None:
+    quality = read_delivery(write(tmp_path, "  lease: 30s", f"  lease: 30s{QUALITY}")).rollout.quality
+
+    assert quality is not None
+    assert quality.predictions is not None
+    assert (quality.predictions.differ, quality.predictions.at_least) == (0.2, 100)
+    assert quality.labels is not None
+    assert (quality.labels.kafka.topic, quality.labels.worse) == ("t", pytest.approx(0.03))
+    assert quality.disagreement is None
+    assert delivery_named("flights").rollout.quality is None
+
+
+def test_quality_without_a_sample_is_a_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path, "  lease: 30s", f"  lease: 30s{QUALITY}")
+    path.write_text(path.read_text().replace("keep: 3}", "keep: 3, sample: 0%}"))
+    with pytest.raises(SpecProblems, match=r"serve\.sample is 0%"):
+        read_delivery(path)
+
+
+def test_samples_that_cannot_come_in_a_stages_time_are_a_mistake_with_the_sums(tmp_path: Path) -> None:
+    asks = "\n  quality: {predictions: {at_least: 1000}}"
+    with pytest.raises(
+        SpecProblems, match=r"stage 10 waits for 1000 sampled predictions; at 15/s sampled they take 667 s"
+    ):
+        read_delivery(write(tmp_path, "  lease: 30s", f"  lease: 30s{asks}"))
+
+
+def test_a_file_that_is_gone_or_wrong_keeps_no_sample_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_DELIVERIES", str(tmp_path))
+    assert share_sampled("flights") == 0.0
+    write(tmp_path, "window: 1 month", "window: often")
+    assert share_sampled("flights") == 0.0
+    write(tmp_path, "keep: 3}", "keep: 3}")
+    assert share_sampled("flights") == 0.0, "raw values are kept only where a delivery asks for it"
+    write(tmp_path, "  lease: 30s", "  lease: 30s\n  quality: {predictions: {}}")
+    assert share_sampled("flights") == 0.1
+    write(tmp_path, "keep: 3}", "keep: 3, sample: 25%}")
+    assert share_sampled("flights") == 0.25

@@ -17,7 +17,8 @@ SPEC = RolloutSpec(stages=[TEN, ALL], limits=Limits(errors=0.05, p99=0.5), deadl
 
 
 def did(requests, errors=0, ms=5.0):
-    buckets = np.histogram(np.full(int(requests), ms), bins=[0.0, *EDGES])[0].astype(float)
+    buckets = np.zeros(len(EDGES))
+    buckets[np.searchsorted(EDGES, ms)] = float(int(requests))
     return Did(float(requests), float(errors), EDGES, tuple(buckets.tolist()))
 
 
@@ -53,6 +54,33 @@ def test_a_candidate_that_fails_every_answer_is_found_in_one_scrape():
     assert verdict.decision == "fail"
     assert "10 requests, 10 failed" in verdict.reason
     assert "to 1 against it, limit 200" in verdict.reason
+
+
+def test_few_very_late_answers_are_found_although_the_champion_had_none():
+    def late(answers, of):
+        usual, slow = did(of - answers), did(answers, ms=500.0)
+        return Did(float(of), 0.0, EDGES, tuple(a + b for a, b in zip(usual.buckets, slow.buckets, strict=True)))
+
+    found = judge()
+    for _ in range(60):
+        found.learn(did(180))
+    for second in range(1, 8):
+        found.take(interval(second, late(second % 2, 20), did(180)))
+    verdict = found.verdict(7.0)
+    assert verdict.decision == "fail"
+    assert "4 of 140 answers (over 6 ms) came later than 1.25x the champion's latest" in verdict.reason
+
+
+def test_late_answers_that_the_champion_has_too_are_weather():
+    def stormy(of):
+        return Did(
+            float(of),
+            0.0,
+            EDGES,
+            tuple(a + b for a, b in zip(did(0.9 * of).buckets, did(0.1 * of, ms=500.0).buckets, strict=True)),
+        )
+
+    assert after(40, stormy(20), stormy(180)).verdict(40.0).decision == "pass"
 
 
 def test_a_candidate_that_fails_more_often_than_the_champion_is_told_so_in_words():

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from tidegate.judge.series import Did
-from tidegate.judge.usual import Usual
+from tidegate.judge import usual
 
-
-def usual(past=30, answers=180.0, failed=0.0):
-    found = Usual()
-    for _ in range(past):
-        found.remember(Did(answers, failed))
-    return found
+CALM = [(0.0, 180.0)] * usual.RECENT
 
 
 def test_a_short_past_says_nothing():
-    assert Usual().share is None
-    assert usual(past=2).share is None
+    assert usual.share(0.0, 0.0, []) is None
+    assert usual.share(2.0, 400.0, CALM[:2]) is None
 
 
 def test_a_past_without_a_failure_may_hide_three():
-    found = usual(past=10)
-    assert found.share == pytest.approx(3 / 1800, rel=0.05)
+    assert usual.share(0.0, 1800.0, CALM) == pytest.approx(3 / 1800)
 
 
 def test_a_long_past_says_what_it_was():
-    assert usual(past=300, failed=1.8).share == pytest.approx(0.01, rel=0.02)
+    assert usual.share(360.0, 36_000.0, CALM) == pytest.approx(0.01, rel=0.02)
 
 
 def test_weather_that_the_champion_sees_now_raises_it_at_once():
-    found = usual()
-    found.see(Did(180.0, 9.0))
-    assert found.share > 0.05
-    for _ in range(10):
-        found.see(Did(180.0, 0.0))
-    assert found.share < 0.001
+    assert usual.share(0.0, 5400.0, [*CALM[1:], (9.0, 180.0)]) == pytest.approx(2 * (9 - 3) / 180)
+
+
+def test_weather_of_the_last_intervals_is_not_forgotten_at_once():
+    assert usual.share(0.0, 5400.0, [(90.0, 180.0), *CALM[1:]]) > 0.05
+    assert usual.share(0.0, 5400.0, CALM) < 0.001
 
 
 def test_one_failure_of_the_champion_is_no_weather():
-    found, before = usual(), usual().share
-    found.see(Did(180.0, 1.0))
-    assert found.share == before
+    assert usual.share(0.0, 5400.0, [*CALM[1:], (1.0, 180.0)]) == usual.share(0.0, 5400.0, CALM)

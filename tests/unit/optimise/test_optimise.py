@@ -17,7 +17,7 @@ from tidegate.errors import DataError, NeedsGpu, Permanent, SpecError
 from tidegate.handoff import Dataset, Feature, Window
 from tidegate.lake import Lake
 from tidegate.optimise.parity import compare, spread
-from tidegate.optimise.recording import ROWS, raw, record
+from tidegate.optimise.recording import ROWS, raw, record, tensor
 from tidegate.optimise.target import target
 
 
@@ -105,8 +105,22 @@ def test_raw_values_are_written_as_json_has_them(dtype, values, written):
     assert raw(feature("x", dtype), values) == written
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "sent"),
+    [
+        ("BYTES", ("AA", None), [["AA"], [""]]),
+        ("INT64", (7, None), [[7], [-(2**63)]]),
+        ("FP32", (0.5, None), [[0.5], [np.nan]]),
+    ],
+)
+def test_raw_values_become_columns_as_a_server_gets_them(dtype, values, sent):
+    column = tensor(feature("x", dtype), values)
+    assert column.dtype == {"BYTES": object, "INT64": np.int64, "FP32": np.float32}[dtype]
+    np.testing.assert_array_equal(column, np.array(sent, column.dtype))
+
+
 def test_an_unknown_target_is_refused():
-    with pytest.raises(SpecError, match="known: onnx, tensorrt"):
+    with pytest.raises(SpecError, match="known: onnx, tensorrt, savedmodel"):
         target("tflite")
 
 

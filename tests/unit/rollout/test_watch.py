@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tidegate.clients.metrics_source import FakeMetrics, Seen
+from tidegate.clients.metrics_source import FakeMetrics, QualitySeen, Seen
 from tidegate.clients.model_server import FakeModelServer
 from tidegate.clients.records import FakeLedger
 from tidegate.clients.traffic import FakeTraffic
-from tidegate.delivery import NonInferior, RolloutSpec, Stage
+from tidegate.delivery import NonInferior, PredictionsLimit, QualitySpec, RolloutSpec, Stage
 from tidegate.errors import Unavailable
 from tidegate.judge import Sample, Scrape
 from tidegate.rollout import actions
@@ -163,6 +163,83 @@ def test_does_not_pass_while_the_ledger_is_away(staged):
     verdict = found.look()
     assert verdict.decision == "hold"
     assert "the lease was not renewed" in verdict.reason
+
+
+ASKS = SPEC.model_copy(update={"quality": QualitySpec(predictions=PredictionsLimit(differ=0.1, at_least=100))})
+
+
+def said(seconds, mine=0.2, theirs=0.2, restarts=None):
+    """Ten predictions a second of each version, in buckets up to 0.5 and above, from before the stage on."""
+
+    def sample(prediction, second):
+        total = 10.0 * (second - restarts if restarts is not None and second >= restarts else second + 10)
+        return Sample(total, 0.0, {0.5: total if prediction <= 0.5 else 0.0, float("inf"): total})
+
+    return QualitySeen(
+        [
+            Scrape(START + second + 0.4, {"flights-v1": sample(theirs, second), "flights-v2": sample(mine, second)})
+            for second in range(-10, seconds + 1)
+        ]
+    )
+
+
+def asking(staged, answers, what, age):
+    hands, rollout_id, lease = staged
+    hands.ledger.wait(age)
+    return Watch(hands, FakeMetrics(answers, what), hands.ledger.rollout(rollout_id), lease, ASKS)
+
+
+def test_what_is_said_passes_with_its_samples_and_not_before(staged):
+    few = asking(staged, [seen(20), seen(25)], said(8), 20.1)
+    verdict = few.look()
+    assert verdict.decision == "hold"
+    assert "stale data about its predictions" in verdict.reason
+    few._metrics.said = said(24)
+    assert few.look().decision == "pass"
+
+
+def test_a_candidate_that_says_something_else_loses_its_traffic_at_once(staged):
+    verdict = asking(staged, [seen(10)], said(9, mine=0.9), 10.1).look()
+    assert verdict.decision == "fail"
+    assert "its predictions are not distributed as the champion's: 0% are at most 0.5" in verdict.reason
+    assert candidates(staged) == {}
+
+
+def test_what_was_said_before_the_stage_does_not_count(staged):
+    verdict = asking(staged, [seen(20)], said(19), 20.1).look()
+    (check,) = [check for check in verdict.checks if check.name == "predictions"]
+    assert check.ok
+    late = asking(staged, [seen(8)], said(7), 0.0)
+    late._age_s = 8.1
+    assert late.look().reason.startswith("too few")
+
+
+def test_without_the_quality_process_a_stage_holds_and_says_what_is_missing(staged):
+    verdict = asking(staged, [seen(20)], QualitySeen(), 20.1).look()
+    assert verdict.decision == "hold"
+    assert "no data about its predictions: is the process `quality` running" in verdict.reason
+
+
+def test_a_quality_process_that_began_again_holds_for_a_whole_interval(staged):
+    found = asking(staged, [seen(20), seen(22)], said(19, restarts=19), 20.1)
+    assert "counters of predictions began again" in found.look().reason
+    found._metrics.said = said(21, restarts=19)
+    assert found.look().decision == "pass"
+
+
+def test_a_breach_is_not_held_up_by_asking_what_is_said(staged, monkeypatch):
+    found = asking(staged, [seen(2, failing=15)], said(1), 2.1)
+    monkeypatch.setattr(found._metrics, "quality", lambda *_: pytest.fail("asked before the traffic was back"))
+    assert found.look().decision == "fail"
+    assert candidates(staged) == {}
+
+
+def test_a_prometheus_that_does_not_answer_about_what_is_said_holds(staged, monkeypatch):
+    found = asking(staged, [seen(20)], said(19), 20.1)
+    monkeypatch.setattr(found._metrics, "quality", lambda *_: (_ for _ in ()).throw(AWAY))
+    verdict = found.look()
+    assert verdict.decision == "hold"
+    assert "no data about its predictions" in verdict.reason
 
 
 def test_an_expired_lease_fails_and_the_traffic_goes_back(staged):

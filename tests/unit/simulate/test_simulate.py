@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks import simulated
 from tidegate.cli import app
-from tidegate.delivery import Limits, RolloutSpec, Stage, project_root
+from tidegate.delivery import Limits, PredictionsLimit, QualitySpec, RolloutSpec, Stage, project_root
 from tidegate.errors import DataError
 from tidegate.judge import Sample, Scrape
 from tidegate.simulate import read, replay, write
@@ -80,6 +80,14 @@ def test_a_run_at_half_the_traffic_is_judged_as_that_stage(tmp_path):
     found = replayed(series(tmp_path / "s.csv", rows("half", KIND.base, kind=half, seconds=60)), spec)["half"]
     assert found.verdicts[0].stage == "50"
     assert found.outcome == "held"
+
+
+def test_a_plan_that_also_judges_what_is_said_is_replayed_without_that(tmp_path):
+    runs = read(
+        series(tmp_path / "s.csv", rows("good", KIND.base), rows("bad", simulated.worse(KIND.base, errors=0.2)))
+    )
+    asks = SPEC.model_copy(update={"quality": QualitySpec(predictions=PredictionsLimit())})
+    assert [replay(run, asks) for run in runs] == [replay(run, SPEC) for run in runs]
 
 
 def test_a_gap_holds_and_goes_on(tmp_path):

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tidegate.clients.tfserving import TfServing
+from tidegate.clients.triton import TritonServer
+from tidegate.errors import SetupError
+from tidegate.lake import Lake
 from tidegate.stack import daemon, services
 from tidegate.stack.config import ROOT, StackConfig
+from tidegate.stack.hands import servers
 from tidegate.stack.services import airflow, envoy, hdfs, kafka, monitoring, postgres
 
 
@@ -84,6 +89,7 @@ def test_prometheus_scrapes_every_second_and_its_rule_file_is_there(cfg: StackCo
         "GuardAborted",
         "GuardLedgerUnreachable",
         "GuardDisbelievesLedger",
+        "QualitySilent",
         "RowsQuarantined",
         "TargetDown",
     ]
@@ -121,7 +127,7 @@ def test_only_alerts_that_ask_for_a_rollback_go_to_the_relay(cfg: StackConfig) -
 
 
 def test_guard_and_relay_get_their_secrets_by_environment_alone(cfg: StackConfig) -> None:
-    for name in ("guard", "relay"):
+    for name in ("guard", "relay", "quality"):
         (service,) = [one for one in services.every(cfg) if one.name == name]
         service.prepare()
         assert service.program is not None
@@ -146,6 +152,17 @@ def test_airflow_gets_every_connection_as_json(cfg: StackConfig) -> None:
     }
     assert found["TRAFFIC"]["extra"]["xds"] == str(cfg.paths.xds)
     assert found["SERVING"]["extra"]["supervisor"] == str(cfg.paths.socket)
+
+
+def test_the_stack_has_no_tensorflow_serving_and_says_so_until_its_slots_are_named(cfg: StackConfig) -> None:
+    lake = Lake(f"file://{cfg.paths.lake}")
+    assert isinstance(servers(cfg, lake, "triton"), TritonServer)
+    with pytest.raises(SetupError, match=r"tfserving\.json names no slots: no package registry has .*Remedy: write"):
+        servers(cfg, lake, "tfserving")
+    pool = {"folder": "/srv", "slots": [{"name": "a", "grpc": "10.0.0.1:8500", "rest": "10.0.0.1:8501"}]}
+    cfg.paths.tfserving.write_text(json.dumps(pool))
+    assert isinstance(servers(cfg, lake, "tfserving"), TfServing)
+    assert json.loads(airflow.environment(cfg)["AIRFLOW_CONN_SERVING"])["extra"]["tfserving"] == pool
 
 
 def test_airflows_processes_find_the_api_on_its_chosen_port(cfg: StackConfig) -> None:

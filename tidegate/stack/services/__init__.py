@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidegate.stack.services import airflow, envoy, guard, hdfs, kafka, mlflow, monitoring, postgres, relay
+from tidegate.stack.services import airflow, envoy, guard, hdfs, kafka, mlflow, monitoring, postgres, quality, relay
 
 if TYPE_CHECKING:
     from tidegate.stack.config import StackConfig
@@ -20,6 +20,7 @@ def every(cfg: StackConfig) -> tuple[Service, ...]:
         envoy.service(cfg),
         *monitoring.services(cfg),
         *guard.services(cfg),
+        quality.service(cfg),
         relay.service(cfg),
         mlflow.service(cfg),
         *airflow.services(cfg),

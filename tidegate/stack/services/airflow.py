@@ -144,6 +144,7 @@ def _connections(cfg: StackConfig) -> dict[str, str]:
                 "models": str(paths.serving),
                 "targets": str(paths.triton_targets),
                 "logs": str(paths.logs),
+                **({"tfserving": cfg.tfserving} if cfg.tfserving else {}),
             },
         },
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tidegate.clients.envoy_histogram import EDGES_MS, bucket_of
 from tidegate.stack.config import write_public
 from tidegate.stack.service import Service, answers
 from tidegate.stack.supervision import Program
@@ -15,10 +16,6 @@ from tidegate.stack.supervision import Program
 if TYPE_CHECKING:
     from tidegate.stack.config import StackConfig
 
-_BUCKETS = (
-    *(0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750),
-    *(1000, 2500, 5000, 10000),
-)  # milliseconds: fine enough for a p99 between 1 and 500 ms
 _TYPE = "type.googleapis.com/envoy"
 _HTTP = f"{_TYPE}.extensions.filters"
 _NO_ORDERS = {
@@ -75,7 +72,7 @@ def bootstrap(cfg: StackConfig) -> dict[str, Any]:
         "stats_flush_interval": "0.5s",
         "stats_config": {
             "histogram_bucket_settings": [
-                {"match": {"suffix": "upstream_rq_time"}, "buckets": [float(b) for b in _BUCKETS]}
+                {"match": {"suffix": "upstream_rq_time"}, "buckets": [bucket_of(edge) for edge in EDGES_MS]}
             ]
         },
         "dynamic_resources": {"cds_config": _watched(cfg, "cds.yaml")},

@@ -28,8 +28,9 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
 
     def prepare_prometheus() -> None:
         cfg.paths.triton_targets.mkdir(parents=True, exist_ok=True)
-        if not cfg.paths.guard_token.exists():
-            write_private(cfg.paths.guard_token, cfg.secrets["guard"])
+        for path, name in ((cfg.paths.guard_token, "guard"), (cfg.paths.quality_token, "quality")):
+            if not path.exists():
+                write_private(path, cfg.secrets[name])
         alerts.write(cfg.paths.rules, _deliveries())
         write_public(_home(cfg, "prometheus") / "prometheus.yaml", yaml.safe_dump(scraping(cfg), sort_keys=False))
         prometheus()
@@ -63,7 +64,7 @@ def services(cfg: StackConfig) -> tuple[Service, Service]:
 
 
 def scraping(cfg: StackConfig) -> dict[str, Any]:
-    """Prometheus' configuration: every second, from Envoy, the guard and each Triton process."""
+    """Prometheus' configuration: every second, from Envoy, the guard, the quality process and each Triton process."""
 
     def at(*ports: str) -> list[dict[str, Any]]:
         return [{"targets": [f"127.0.0.1:{cfg.ports[port]}" for port in ports]}]
@@ -74,11 +75,14 @@ def scraping(cfg: StackConfig) -> dict[str, Any]:
         "alerting": {"alertmanagers": [{"static_configs": at("alertmanager")}]},
         "scrape_configs": [
             {"job_name": "envoy", "metrics_path": "/stats/prometheus", "static_configs": at("envoy-admin")},
-            {
-                "job_name": "guard",
-                "authorization": {"type": "Bearer", "credentials_file": str(cfg.paths.guard_token)},
-                "static_configs": at("guard"),
-            },
+            *(
+                {
+                    "job_name": name,
+                    "authorization": {"type": "Bearer", "credentials_file": str(token)},
+                    "static_configs": at(name),
+                }
+                for name, token in (("guard", cfg.paths.guard_token), ("quality", cfg.paths.quality_token))
+            ),
             {
                 "job_name": "triton",
                 "file_sd_configs": [{"files": [f"{cfg.paths.triton_targets}/*.json"], "refresh_interval": "5s"}],

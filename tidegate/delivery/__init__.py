@@ -5,23 +5,71 @@ JSON Schema for editors is exported from these models (`schemas/delivery.schema.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from tidegate.units import Factor, Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.delivery.rollout import (
+    DisagreementLimit,
+    LabelsLimit,
+    Limits,
+    NonInferior,
+    PredictionsLimit,
+    QualitySpec,
+    RolloutSpec,
+    Stage,
+    VersusChampion,
+    samples_come,
+)
+from tidegate.delivery.spec import KafkaTopic, Spec
+from tidegate.errors import SpecError
+from tidegate.handoff import Target
+from tidegate.units import Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.wire import Name as Protocol
 from tidegate.yamlfile import SpecProblems, YamlFile
 
+__all__ = [
+    "DatasetSpec",
+    "Delivery",
+    "DisagreementLimit",
+    "GateSpec",
+    "HdfsSource",
+    "KafkaSource",
+    "KafkaTopic",
+    "LabelsLimit",
+    "Limits",
+    "NonInferior",
+    "OptimiseSpec",
+    "PostgresSource",
+    "PredictionsLimit",
+    "QualityLimit",
+    "QualitySpec",
+    "RetrainSpec",
+    "RolloutSpec",
+    "ServeSpec",
+    "Server",
+    "Source",
+    "Spec",
+    "Stage",
+    "Sticky",
+    "TrainSpec",
+    "VersusChampion",
+    "deliveries_folder",
+    "delivery_named",
+    "json_schema",
+    "project_root",
+    "read_delivery",
+    "share_sampled",
+]
+_log = logging.getLogger(__name__)
+Server = Literal["triton", "tfserving"]
+_SERVES: dict[Server, tuple[Target, ...]] = {"triton": ("onnx", "tensorrt"), "tfserving": ("savedmodel",)}
+_SAMPLED = 0.1  # of served rows, where a rollout judges what is said
 _HEADER = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
 Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters, digits and underscores")
-
-
-class Spec(BaseModel):
-    """The base of all settings: frozen, and strict about unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PostgresSource(Spec):
@@ -102,7 +150,7 @@ class TrainSpec(Spec):
 class OptimiseSpec(Spec):
     """What the served artefact is."""
 
-    target: Literal["onnx", "tensorrt"] = "onnx"
+    target: Target = Field(default="onnx", description="onnx or tensorrt for triton, savedmodel for tfserving")
     tolerance: float = Field(default=1e-4, gt=0, description="largest absolute difference of a prediction")
 
 
@@ -141,141 +189,31 @@ class Sticky(Spec):
 class ServeSpec(Spec):
     """What serves and what moves traffic."""
 
-    server: Literal["triton"] = "triton"
+    server: Server = Field(
+        default="triton", description="callers speak KServe v2 to triton, TensorFlow Serving's REST to tfserving"
+    )
     traffic: Literal["envoy"] = "envoy"
     keep: int = Field(default=3, ge=1, description="bundles kept for a way back")
+    sample: Share | None = Field(
+        default=None,
+        description="of served rows, raw values kept with predictions on the server's disk; default: none, and 10% "
+        "where rollout.quality asks for them",
+    )
     sticky: Sticky | None = Field(default=None, description="default: each request falls by itself")
     pin: str | None = Field(
         default=None, pattern=_HEADER, description="header by which a tester asks for one version, as flights-v3"
     )
 
-
-class Stage(Spec):
-    """One step of a rollout: a share of live traffic, or a mirror of it whose answers nobody gets."""
-
-    weight: Share | None = Field(default=None, gt=0)
-    mirror: Share | None = Field(default=None, gt=0, description="of live requests, also sent to the candidate")
-    requests: int = Field(ge=1, description="the candidate's minimum requests in this stage")
-    at_least: Seconds = Field(default=5.0, description="the stage's minimum time")
-    at_most: Seconds | None = Field(default=None, description="its maximum time; default: what the deadline leaves")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if (self.weight is None) == (self.mirror is None):
-            raise ValueError("a stage has exactly one of weight, mirror Remedy: keep one of them")
-        if self.at_most is not None and self.at_most < self.at_least:
-            raise ValueError(
-                f"at_most {self.at_most:g} s is less than at_least {self.at_least:g} s Remedy: raise at_most"
-            )
-        return self
-
     @property
-    def percent(self) -> int:
-        """The candidate's share of live traffic in whole percent; 0 while it is mirrored."""
-        return round(100 * self.weight) if self.weight is not None else 0
-
-    @property
-    def mirror_percent(self) -> int:
-        """The share of live requests that the candidate gets a copy of, in whole percent."""
-        return round(100 * self.mirror) if self.mirror is not None else 0
-
-    @property
-    def name(self) -> str:
-        """The stage's name in tasks and logs: 10, or mirror_100."""
-        return str(self.percent) if self.weight is not None else f"mirror_{self.mirror_percent}"
-
-    @property
-    def share(self) -> float:
-        """The share of live requests that reach the candidate, mirrored or not."""
-        return self.weight if self.weight is not None else self.mirror or 0.0
-
-
-class Limits(Spec):
-    """Guardrails: what a candidate may never pass, whatever the champion does."""
-
-    errors: Share = 0.01
-    p99: Seconds = 0.1
-
-
-class VersusChampion(Spec):
-    """How many times worse than the champion, on the same seconds, a candidate may be: the margin of its alarms."""
-
-    errors: Factor = 1.5
-    p99: Factor = 1.25
-
-
-class NonInferior(Spec):
-    """What must be shown, not merely not refuted, before a candidate gets all traffic: it is hardly worse."""
-
-    errors: Share = Field(default=0.01, description="failed answers may be this much above the champion's share")
-    slow: Share = Field(default=0.05, description="likewise the answers slower than nine in ten of the champion's")
-    confidence: Share = Field(default=0.95, ge=0.5, lt=1)
-
-
-class RolloutSpec(Spec):
-    """The stages of a rollout, what stops it, and what it must show."""
-
-    stages: list[Stage] = Field(
-        default_factory=lambda: [
-            Stage(weight=0.1, requests=2000, at_least=60),
-            Stage(weight=0.5, requests=5000, at_least=60),
-            Stage(weight=1.0, requests=5000, at_least=60),
-        ],
-        min_length=1,
-    )
-    limits: Limits = Limits()
-    versus_champion: VersusChampion = VersusChampion()
-    non_inferior: NonInferior = NonInferior()
-    false_alarms: Share = Field(
-        default=0.01, gt=0, le=0.2, description="chance that an equally good candidate is aborted in a whole rollout"
-    )
-    bake: Seconds = Field(default=600.0, description="how long it holds 100% before the champion's server goes")
-    deadline: Seconds = Field(default=3600.0, description="of the whole rollout, before its bake; then rolled back")
-    no_data: Seconds = Field(default=120.0, description="without figures for so long, it is rolled back")
-    traffic: Rate | None = Field(default=None, description="expected live requests; lets `check` do the sums")
-    lease: Seconds = Field(default=15.0, gt=0, description="expiry of the right to move traffic; renewed while watched")
-
-    @model_validator(mode="after")
-    def _rises_to_all(self) -> Self:
-        weights = [stage.percent for stage in self.stages]
-        weighted = [weight for weight in weights if weight]
-        if weights != sorted(weights) or weighted != sorted(set(weighted)) or weights[-1] != 100:
-            shown = ", ".join(f"{weight}%" for weight in weights)
-            raise ValueError(
-                f"the stages' weights {shown} must rise and end at 100%, mirrors first "
-                "Remedy: order them, as in mirror, 10%, 50%, 100%"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _in_time(self) -> Self:
-        least = sum(stage.at_least for stage in self.stages)
-        if least > self.deadline:
-            raise ValueError(
-                f"the stages take {least:g} s at least, the deadline is {self.deadline:g} s Remedy: raise the deadline"
-            )
-        for stage in self.stages if self.traffic else ():
-            time = min(stage.at_most or self.deadline, self.deadline)
-            seconds = stage.requests / (stage.share * (self.traffic or 1.0))
-            if seconds > time:
-                raise ValueError(
-                    f"stage {stage.name} asks for {stage.requests} requests; at {self.traffic:g}/s they take "
-                    f"{seconds:.0f} s, its time is {time:g} s Remedy: ask for fewer, or give it more time"
-                )
-        return self
-
-
-class KafkaRequests(Spec):
-    """The topic on which requests to retrain arrive."""
-
-    connection: str
-    topic: str
+    def protocol(self) -> Protocol:
+        """What callers of this server speak."""
+        return "tfserving" if self.server == "tfserving" else "kserve"
 
 
 class RetrainSpec(Spec):
     """What asks for a new model."""
 
-    kafka: KafkaRequests | None = None
+    kafka: KafkaTopic | None = None
 
 
 class Delivery(Spec):
@@ -297,9 +235,46 @@ class Delivery(Spec):
     retrain: RetrainSpec = RetrainSpec()
 
     @model_validator(mode="after")
+    def _servable(self) -> Self:
+        server, target = self.serve.server, self.optimise.target
+        if target not in _SERVES[server]:
+            fitting = next(name for name, targets in _SERVES.items() if target in targets)
+            raise ValueError(
+                f"serve.server {server} cannot serve optimise.target {target} "
+                f"Remedy: set optimise.target to {_SERVES[server][0]}, or serve.server to {fitting}"
+            )
+        if server == "tfserving" and self.share_sampled:
+            raise ValueError(
+                "TensorFlow Serving keeps no sample of what it answers, so serve.sample and rollout.quality have "
+                "nothing to go by Remedy: leave both out, or set serve.server to triton and optimise.target to onnx"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _schedulable(self) -> Self:
         cron_of(self.window)
         return self
+
+    @model_validator(mode="after")
+    def _quality_can_be_seen(self) -> Self:
+        quality, sample = self.rollout.quality, self.share_sampled
+        if quality is None:
+            return self
+        if not sample:
+            raise ValueError(
+                "rollout.quality is judged from the sample that servers keep, and serve.sample is 0% "
+                "Remedy: raise serve.sample, as in 10%, or leave quality out"
+            )
+        for stage in self.rollout.stages if self.rollout.traffic else ():
+            samples_come(stage, self.rollout, quality, (self.rollout.traffic or 0.0) * sample)
+        return self
+
+    @property
+    def share_sampled(self) -> float:
+        """The share of served rows that servers keep."""
+        if self.serve.sample is not None:
+            return self.serve.sample
+        return _SAMPLED if self.rollout.quality is not None else 0.0
 
     def model_of(self, wanted: str | None) -> tuple[str, str]:
         """Return (file, function) of the model to train.
@@ -317,7 +292,7 @@ class Delivery(Spec):
 
 def project_root() -> Path:
     """Return the folder that holds `schemas/`, `dags/` and `examples/` (TIDEGATE_ROOT; default: beside the package)."""
-    return Path(os.environ.get("TIDEGATE_ROOT", Path(__file__).resolve().parent.parent))
+    return Path(os.environ.get("TIDEGATE_ROOT", Path(__file__).resolve().parents[2]))
 
 
 def deliveries_folder() -> Path:
@@ -346,6 +321,18 @@ def read_delivery(path: Path) -> Delivery:
 def delivery_named(name: str) -> Delivery:
     """Read the delivery of this name from the deliveries folder."""
     return read_delivery(deliveries_folder() / f"{name}.yaml")
+
+
+def share_sampled(name: str) -> float:
+    """Return the share of served rows that a delivery's servers keep; none where its file cannot be read.
+
+    A way back must not fail for a mistake in a file, so this one does not raise.
+    """
+    try:
+        return delivery_named(name).share_sampled
+    except SpecError as error:
+        _log.warning("servers of %s keep no sample of what they answer: %s", name, error)
+        return 0.0
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from tidegate.gate.rows import MISSING_INT, batch, bodies
 from tidegate.handoff import Feature
+from tidegate.wire import MISSING_INT
+from tidegate.wire.kserve import batch, bodies
 
 FEATURES = [
     Feature(name="carrier", encoding="vocabulary", dtype="BYTES", size=2),

@@ -1,0 +1,1 @@
+"""What the tests of the backend `tfserving` run in the training environment."""
