@@ -17,6 +17,7 @@ def test_each_kind_of_artefact_has_its_own_key() -> None:
     found = [
         keys.raw("d", "s", JANUARY),
         keys.validated("d", "s", JANUARY),
+        keys.refused("d", "s", JANUARY),
         keys.dataset("d", JANUARY),
         keys.model("d", "r"),
         keys.optimised("d", "r"),
