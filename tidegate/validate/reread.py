@@ -19,48 +19,62 @@ from tidegate.contract.decode import decode_json
 if TYPE_CHECKING:
     from tidegate.contract import Contract
 
+_ROWS = 1 << 12  # messages decoded at once
+_EXACT = 2.0**53  # below it a float tells which whole number it was
+
 
 def reread(table: Any, contract: Contract) -> Any:
     """Return a table of raw JSON messages with the types of this contract.
 
     Messages that were kept as bytes are decoded again. Where a column's type is another one now, those that had been
-    decoded are too, from their values: exact for texts, numbers and truths, but a whole float counts as a whole number.
-    Columns of any other type, or that the slice lacks, cannot be had without the source: then the table comes back as
-    it is, and judging it says so.
+    decoded are too, from their values: as if read anew, but that 5.0 read as a float counts as 5, and that a whole
+    number beyond 2^53 read as one is not told any more and stays undecodable. What the values cannot tell (a column
+    that the slice lacks, a decimal from a float, a text from an instant) needs the source: then the table comes back
+    as it is, and judging it says so.
     """
     kept_bytes = np.asarray(table.column(BYTES).is_valid())
-    changed = [name for name in contract.names if _type(table, name) != slice_schema(contract).field(name).type]
-    anew = np.ones(table.num_rows, dtype=bool) if changed else kept_bytes
-    if not (changed or anew.any()) or not _can(table, changed):
+    wanted = slice_schema(contract)
+    changed = [name for name in contract.names if _type(table, name) != wanted.field(name).type]
+    anew = np.flatnonzero(np.ones(table.num_rows, dtype=bool) if changed else kept_bytes)
+    if not (changed or len(anew)) or not _can(table, wanted, changed):
         return table
-    rows = [_again(row, contract) for row in table.take(np.flatnonzero(anew)).to_pylist()]
-    decoded = pa.Table.from_pylist(rows, schema=slice_schema(contract))
+    parts = [wanted.empty_table()]
+    for first in range(0, len(anew), _ROWS):
+        rows = table.take(anew[first : first + _ROWS]).to_pylist()
+        parts.append(pa.Table.from_pylist([_again(row, contract) for row in rows], schema=wanted))
     order = np.arange(table.num_rows)
-    order[anew] = table.num_rows + np.arange(len(rows))
-    return _merged(table, decoded, None if anew.all() else pa.array(order))
+    order[anew] = table.num_rows + np.arange(len(anew))
+    return _merged(table, pa.concat_tables(parts), None if len(anew) == table.num_rows else pa.array(order))
 
 
 def _type(table: Any, name: str) -> Any:
     return table.schema.field(name).type if name in table.column_names else None
 
 
-def _can(table: Any, changed: list[str]) -> bool:
-    """Whether the values of changed columns say what their messages said: always where no message was decoded."""
+def _can(table: Any, wanted: Any, changed: list[str]) -> bool:
+    """Whether the values of changed columns tell what their messages said: always where no message was decoded."""
     there = table.filter(table.column(ERROR).is_null())
     return not there.num_rows or all(
         name in there.column_names
-        and (_is_json(there.schema.field(name).type) or there.column(name).null_count == there.num_rows)
+        and (there.column(name).null_count == there.num_rows or _told(_type(there, name), wanted.field(name).type))
         for name in changed
     )
 
 
-def _is_json(kind: Any) -> bool:
-    if pa.types.is_struct(kind):
-        return all(_is_json(field.type) for field in kind)
-    if pa.types.is_list(kind):
-        return _is_json(kind.value_type)
-    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string)
-    return any(test(kind) for test in tests)
+def _told(old: Any, new: Any) -> bool:
+    """Whether a value that was read as `old` tells what reading its message as `new` would give."""
+    if old == new:
+        return True
+    if pa.types.is_struct(old):
+        names = [field.name for field in new] if pa.types.is_struct(new) else []
+        return all(
+            old.get_field_index(name) >= 0 and _told(old.field(name).type, new.field(name).type) for name in names
+        )
+    if pa.types.is_list(old):
+        return not pa.types.is_list(new) or _told(old.value_type, new.value_type)
+    if pa.types.is_floating(old):
+        return bool(old == pa.float64() and not pa.types.is_decimal(new))
+    return any(test(old) for test in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string))
 
 
 def _again(row: dict[str, Any], contract: Contract) -> dict[str, Any]:
@@ -78,7 +92,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return int(value) if whole else value
 
 
 def _text(value: Any) -> str:

@@ -80,7 +80,7 @@ def test_every_revision_stays_readable_by_its_digest_and_the_newest_is_what_read
 
     assert digests[3] == digests[0]
     assert lake.read("k", "a.txt") == b"one"
-    assert [each["digest"] for each in lake.revisions("k")][0] == digests[0]
+    assert lake.revisions("k")[0]["digest"] == digests[0]
     assert {each["digest"] for each in lake.revisions("k")} == set(digests)
     assert lake.local("k", "a.txt", digests[1][:16]).read_text() == "two"
     assert lake.keys("") == ["k"]
