@@ -128,6 +128,7 @@ def outcome(before: Held, after: Held) -> str:
     if changed is None:
         return f"validated anew by {by}, because the slice was read anew: {left}"
     was = changed["from_contract_version"] or "an older version"
+    was += " with another content" if was == new["contract_version"] else ""
     same_rows = old["files"].get("clean.parquet") == new["files"].get("clean.parquet")
     if same_rows and not changed["now_clean"] and not changed["newly_quarantined"]:
         return f"no row changed: {by} (before: {was}) says the same of all: {left}"

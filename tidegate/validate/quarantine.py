@@ -41,13 +41,17 @@ def quarantined(raw: Any, judged: Judged, contract: Contract) -> Any:
     the value shortened.
     """
     taken = raw.take(judged.bad)
-    names = list(contract.names)
-    read = taken.select([*names, *([BYTES] if BYTES in taken.column_names else [])]).to_pylist()
+    read = taken.select(list(contract.names)).to_pylist()
+    rows = [json.dumps(row, default=_plain, ensure_ascii=False) for row in read]
     firsts = judged.first_reasons
-    columns = {reason: "+".join(columns_of(reason, contract)) or None for reason in firsts.unique().to_pylist()}
     reasons = firsts.to_pylist()
-    values = [value_of(row, reason, contract) for row, reason in zip(read, reasons, strict=True)]
-    rows = [json.dumps({name: row[name] for name in names}, default=_plain, ensure_ascii=False) for row in read]
+    columns = {reason: columns_of(reason, contract) for reason in firsts.unique().to_pylist()}
+    if BYTES in taken.column_names:
+        read = [
+            {**row, BYTES: kept} if kept is not None else row
+            for row, kept in zip(read, taken.column(BYTES).to_pylist(), strict=True)
+        ]
+    values = [value_of(row, reason, columns[reason]) for row, reason in zip(read, reasons, strict=True)]
     nothing = pa.nulls(len(rows))
     made = [
         taken.column(POSITION) if POSITION in taken.column_names else nothing,
@@ -55,7 +59,7 @@ def quarantined(raw: Any, judged: Judged, contract: Contract) -> Any:
         judged.all_reasons,
         pa.array(rows, pa.string()),
         taken.column(BYTES) if BYTES in taken.column_names else nothing,
-        pa.array([columns[reason] for reason in reasons], pa.string()),
+        pa.array(["+".join(columns[reason]) or None for reason in reasons], pa.string()),
         pa.array(values, pa.string()),
         pa.repeat(contract.version, len(rows)),
         pa.repeat(contract.digest, len(rows)),

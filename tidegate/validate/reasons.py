@@ -33,25 +33,25 @@ def columns_of(reason: str, contract: Contract) -> tuple[str, ...]:
     return tuple(name.split("+"))
 
 
-def value_of(row: Mapping[str, Any], reason: str, contract: Contract) -> str:
-    """Return the value for which a raw row broke a rule, at most SHOWN characters of it.
+def value_of(row: Mapping[str, Any], reason: str, columns: tuple[str, ...]) -> str:
+    """Return the value for which a raw row broke a rule, at most SHOWN characters of it; `columns` as by columns_of.
 
     Of several columns it is `a=1, b=2`; of a row that could not be read it is the field that was of another type, or
     else the row's bytes, with \\x before those that are no UTF-8.
     """
-    columns = columns_of(reason, contract)
     if reason.startswith("undecodable:"):
         return _undecoded(row.get(BYTES), columns)
-    if reason.startswith("row:"):
-        return shortened(", ".join(f"{column}={row.get(column)}" for column in columns))
-    values = [row.get(_top(column)) for column in columns]
-    value = values[0] if len(values) == 1 else values
+    if len(columns) != 1:
+        return shortened(", ".join(f"{column}={row.get(_top(column))}" for column in columns))
+    value = row.get(_top(columns[0]))
     return shortened(value if isinstance(value, str) else repr(value))
 
 
 def shortened(text: str) -> str:
     """Return a text's first characters, marked where there are more."""
     text = text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    if text.isascii():
+        return text
     return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair is JSON and no UTF-8
 
 

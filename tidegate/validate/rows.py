@@ -15,6 +15,7 @@ from tidegate.errors import DataError
 from tidegate.handoff import ValidatedSlice
 from tidegate.validate import stream
 from tidegate.validate.quarantine import QUARANTINE_SCHEMA
+from tidegate.validate.reasons import printable
 from tidegate.validate.reread import reread
 from tidegate.validate.sinks import ParquetSink
 from tidegate.validate.verdict import complaints
@@ -147,5 +148,5 @@ def _tell(slice: Slice, outcome: stream.Outcome) -> None:
         example = outcome.examples[reason]
         log.warning(
             "%s: quarantined %d rows for %s, such as the one at %s: %s",
-            _where(slice), rows, reason, example.position, example.value,
+            _where(slice), rows, reason, example.position, printable(example.value),
         )  # fmt: skip

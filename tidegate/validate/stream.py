@@ -19,7 +19,7 @@ from tidegate.contract.arrow import POSITION, clean_schema
 from tidegate.contract.masks import Judged, judge
 from tidegate.handoff import Example
 from tidegate.validate.quarantine import quarantined
-from tidegate.validate.reasons import value_of
+from tidegate.validate.reasons import columns_of, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ def _add(outcome: Outcome, table: Any, judged: Judged, contract: Contract) -> No
 def _example(table: Any, row: int, reason: str, contract: Contract) -> Example:
     taken = table.slice(row, 1).to_pylist()[0]
     place = str(taken.get(POSITION) or f"row {row}")
-    return Example(position=place, value=value_of(taken, reason, contract))
+    return Example(position=place, value=value_of(taken, reason, columns_of(reason, contract)))
 
 
 def _newest(clean: Any, contract: Contract) -> float | None:

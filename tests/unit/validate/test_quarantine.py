@@ -261,6 +261,8 @@ def test_a_newer_contract_that_says_the_same_of_all_rows_is_told_as_that(place: 
 
     said = place.run("replay", "d", "w", "2013-01-01")
     assert "no row changed: w 1.1.0 (before: 1.0.0) says the same of all: 1 rows clean, 1 in quarantine" in said
+    place.write_contract("1.1.0", "bigint", share="98%")
+    assert "w 1.1.0 (before: 1.1.0 with another content) says the same" in place.run("replay", "d", "w", "2013-01-01")
 
 
 @pytest.mark.parametrize("at", ["clean.parquet", "quarantine.parquet", "json", "/validated/manifest.json"])
