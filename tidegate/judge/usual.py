@@ -5,8 +5,8 @@ weather that met it by chance. Where the champion is known to fail once in a tho
 much more; so does an answer that comes later than nearly all of the champion's. What that needs beyond
 `rates.versus_champion` is that weather which both feel does not go unseen by the champion. So the usual share is never
 less than twice what the champion surely (by one deviation) showed in the last ten intervals, this one among them, and
-always as much as its past may hide by chance. That is an assumption, not a theorem: benchmarks/judge.py tries it on storms from
-0.2% to 5% among other traffic.
+always as much as its past may hide by chance. That is an assumption, not a theorem: benchmarks/judge.py tries it on
+storms from 0.2% to 5% among other traffic.
 """
 
 from __future__ import annotations
