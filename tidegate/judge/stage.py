@@ -41,7 +41,7 @@ _SLOW = 0.1  # share of the champion's answers that count as slow when a candida
 _MEMORY = 0.995  # of the champion's failures, per interval: half of them are forgotten after 138
 _P99 = 0.01  # share of answers that may lie above the p99 guardrail
 _BESIDE = {
-    "limit:errors": 0.08, "limit:p99": 0.04, "usual:errors": 0.3, "champion:errors": 0.12, "usual:latency": 0.28,
+    "limit:errors": 0.05, "limit:p99": 0.03, "usual:errors": 0.36, "champion:errors": 0.11, "usual:latency": 0.27,
     "champion:latency": 0.18,
 }  # fmt: skip
 _ALONE = {"limit:errors": 0.6, "limit:p99": 0.4}
@@ -159,7 +159,8 @@ class StageJudge:
             known = usual.share(self._failed, self._answered, [(did.errors, did.requests) for did in self._recent])
             if known is None:
                 return np.zeros(len(rates.TIMES))
-            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * known, 0.5))
+            times = rates.TIMES if self._failed >= usual.CHANCE else rates.RARE_TIMES
+            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * known, 0.5), times)
         if name == "usual:latency":
             return self._late(mine)
         if name == "champion:errors":
@@ -179,7 +180,7 @@ class StageJudge:
             for did in self._recent
             if did.edges == mine.edges
         ]
-        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent)
+        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent, sudden=True)
         if known is None:
             return np.zeros(len(rates.FAR))
         late, answers = above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)
