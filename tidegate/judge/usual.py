@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 RECENT = 10
 """Intervals in which the champion would see weather too."""
 _ENOUGH = 500.0  # answers in the past before it says what is usual
-CHANCE = 3.0
-"""Bad answers more than there were: what a past without one may hide with a chance of 5%."""
+_CHANCE = 1.0  # bad answers more than there were, for a past without one is no proof that there are none
 
 
 def share(bad: float, answers: float, recent: Sequence[tuple[float, float]], sudden: bool = False) -> float | None:
@@ -36,7 +35,7 @@ def share(bad: float, answers: float, recent: Sequence[tuple[float, float]], sud
     if answers < _ENOUGH:
         return None
     present = max(_surely(recent), _surely(recent[-1:]) if sudden else 0.0)
-    return min(max((bad + CHANCE) / answers, present), 1.0)
+    return min(max((bad + _CHANCE) / answers, present), 1.0)
 
 
 def _surely(some: Sequence[tuple[float, float]]) -> float:

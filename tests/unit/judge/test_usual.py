@@ -14,8 +14,8 @@ def test_a_short_past_says_nothing():
     assert usual.share(2.0, 400.0, CALM[:2]) is None
 
 
-def test_a_past_without_a_failure_may_hide_three():
-    assert usual.share(0.0, 1800.0, CALM) == pytest.approx(3 / 1800)
+def test_a_past_without_a_failure_may_hide_one():
+    assert usual.share(0.0, 1800.0, CALM) == pytest.approx(1 / 1800)
 
 
 def test_a_long_past_says_what_it_was():
