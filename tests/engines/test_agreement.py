@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tidegate.contract import Column, Contract
@@ -210,7 +210,14 @@ def datacontract() -> Iterator[Engine]:
     yield from engine("contract", "datacontract")
 
 
+NEWLINE = (
+    Contract("t", "1", (Column("x", "string", "string", pattern="^[ab]+$"),), "t.yaml", "0" * 64),
+    [{"x": "ab\n"}],
+)
+
+
 @SLOW
+@example(case=NEWLINE)
 @given(case=slices())
 def test_great_expectations_fails_exactly_the_rules_that_some_row_breaks(
     gx: Engine, tmp_path_factory: pytest.TempPathFactory, case: tuple[Contract, list[dict[str, Any]]]
