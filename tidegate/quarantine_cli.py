@@ -108,15 +108,15 @@ def replay(delivery: Delivery, source: Source, window: Window, lake: Place = Non
     The revision before stays readable (`show --revision`). Nothing is read from the source. The same contract again
     changes nothing, and a replay that is broken off leaves everything as it was.
     """
+    from tidegate.validate import validate
     from tidegate.validate.held import one, outcome
-    from tidegate.validate.held import replay as judge_again
 
     with explained():
         place = _lake(lake)
         before = one(place, delivery, source, window)
         contract = _contract(before.slice)
         with Console(stderr=True).status(f"judging {before.slice.rows:,} rows by {contract.name} {contract.version}"):
-            judge_again(before, contract, place)
+            validate(before.slice, contract, place)
         after = one(place, delivery, source, window)
     sentence = outcome(before, after)
     if json:
@@ -168,7 +168,7 @@ def _heading(found: Held, manifest: dict[str, Any]) -> str:
     from tidegate.validate.reasons import printable
 
     slice, all_rows = found.slice, manifest["clean"] + manifest["quarantined"]
-    by = f"{slice.contract} {manifest.get('contract_version') or ''}".strip()
+    by = f"{manifest.get('contract', slice.contract)} {manifest.get('contract_version', '')}".strip()
     share = manifest["quarantined"] / all_rows if all_rows else 0.0
     said = f"{slice.delivery}/{slice.source} {slice.window}, by {by} (digest {manifest['contract_digest'][:12]}): "
     said += f"{manifest['quarantined']:,} of {all_rows:,} rows in quarantine ({share:.2%})"
@@ -194,7 +194,7 @@ def _table(found: Iterable[Held]) -> RenderableType:
         cells = (
             f"{each.slice.delivery}/{each.slice.source}", each.slice.window.id, f"{each.slice.rows:,}",
             f"{each.quarantined:,}", f"{each.share:.2%}", reason,
-            f"{each.slice.contract} {each.contract_version or '-'}", each.state,
+            f"{each.contract} {each.contract_version or '-'}", each.state,
         )  # fmt: skip
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
     return table
@@ -208,8 +208,9 @@ def _rows(rows: Iterable[dict[str, Any]]) -> RenderableType:
 
     table = Table("position", "reasons", "column", "value", "raw", show_lines=True)
     for row in rows:
-        raw = row["row"] if row["bytes"] is None else row["bytes"].decode("utf-8", "backslashreplace")
-        raw = printable(raw or "")
+        data: bytes | None = row["bytes"]
+        text = (row["row"] or "")[: _RAW + 1] if data is None else data[: 4 * _RAW].decode("utf-8", "backslashreplace")
+        raw = printable(text)
         raw = raw if len(raw) <= _RAW else raw[: _RAW - 3] + "..."
         cells = (row["position"], ", ".join(row["reasons"]), row["column"], row["value"])
         shown = [*(printable("-" if cell is None else cell) for cell in cells), raw]

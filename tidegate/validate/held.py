@@ -1,4 +1,4 @@
-"""What the lake holds in quarantine, slice by slice, and a slice's way out of it: judged again by today's contract."""
+"""What the lake holds in quarantine, slice by slice, and what judging a slice again changed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from tidegate.contract import Contract
-    from tidegate.handoff import ValidatedSlice, Window
+    from tidegate.handoff import Window
     from tidegate.lake import Lake
 
 State = Literal["clean", "quarantined", "refused", "not validated"]
@@ -52,6 +51,11 @@ class Held:
         return top(self.judged["reasons"], len(self.judged["reasons"])) if self.judged else []
 
     @property
+    def contract(self) -> str:
+        """The name of the contract that judged it, or else of that under which it was read."""
+        return str(self.judged.get("contract", self.slice.contract)) if self.judged else self.slice.contract
+
+    @property
     def contract_version(self) -> str | None:
         """The version that judged it; None where an older Tidegate kept no record of it."""
         return self.judged.get("contract_version") if self.judged else None
@@ -63,7 +67,7 @@ class Held:
             "delivery": self.slice.delivery, "source": self.slice.source, "window": self.slice.window.id,
             "state": self.state, "rows": self.slice.rows, "quarantined": self.quarantined,
             "share": self.share, "top_reason": reason, "reasons": dict(self.reasons),
-            "contract": self.slice.contract, "contract_version": self.contract_version,
+            "contract": self.contract, "contract_version": self.contract_version,
             "revision": self.in_use["digest"] if self.in_use else None,
         }  # fmt: skip
 
@@ -101,24 +105,11 @@ def one(lake: Lake, delivery: str, source: str, window: str) -> Held:
     raise DataError(f"{lake.url} has no slice {delivery}/{source} of {window!r}; {have}")
 
 
-def replay(found: Held, contract: Contract, lake: Lake) -> ValidatedSlice:
-    """Judge a slice's raw rows again by a contract, and publish what comes of it as its newest revision.
-
-    The revision before stays, for whoever names it. Under the contract that judged it last nothing is done.
-
-    Raises:
-        DataError: the contract refuses the slice as a whole, or needs what was not read; nothing is published then.
-    """
-    from tidegate.validate.rows import validate_slice
-
-    return validate_slice(found.slice, contract, lake)
-
-
 def outcome(before: Held, after: Held) -> str:
     """Say in a sentence what a replay changed."""
     assert after.in_use is not None  # noqa: S101 - a replay that publishes nothing raises
     new, old = after.in_use, before.in_use
-    by = f"{after.slice.contract} {new.get('contract_version', '')}".strip()
+    by = f"{after.contract} {new.get('contract_version', '')}".strip()
     left = f"{new['clean']:,} rows clean, {new['quarantined']:,} in quarantine"
     if old is None:
         return f"validated for the first time, by {by}: {left}"
