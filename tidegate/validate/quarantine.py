@@ -12,7 +12,7 @@ from tidegate.contract.arrow import BYTES, POSITION
 from tidegate.validate.reasons import columns_of, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tidegate.contract import Contract
@@ -31,7 +31,7 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("contract_digest", pa.string()),
     ]
 )
-_BATCH = 1 << 12  # rows of a quarantine file held at once
+_BATCH = 1 << 12  # rows held as Python values at once
 
 
 def quarantined(raw: Any, judged: Judged, contract: Contract) -> Any:
@@ -40,27 +40,32 @@ def quarantined(raw: Any, judged: Judged, contract: Contract) -> Any:
     `row` has the raw values as JSON, `bytes` what could not be decoded; `column` and `value` are of the first reason,
     the value shortened.
     """
-    taken = raw.take(judged.bad)
+    firsts = judged.first_reasons
+    columns = {reason: columns_of(reason, contract) for reason in firsts.unique().to_pylist()}
+    parts = [QUARANTINE_SCHEMA.empty_table()]
+    for at in range(0, len(judged.bad), _BATCH):
+        end = at + _BATCH
+        table = raw.take(judged.bad[at:end])
+        parts.append(_part(table, firsts[at:end], judged.all_reasons[at:end], columns, contract))
+    return pa.concat_tables(parts)
+
+
+def _part(taken: Any, firsts: Any, reasons: Any, columns: Mapping[str, tuple[str, ...]], contract: Contract) -> Any:
     read = taken.select(list(contract.names)).to_pylist()
     rows = [json.dumps(row, default=_plain, ensure_ascii=False) for row in read]
-    firsts = judged.first_reasons
-    reasons = firsts.to_pylist()
-    columns = {reason: columns_of(reason, contract) for reason in firsts.unique().to_pylist()}
-    if BYTES in taken.column_names:
-        read = [
-            {**row, BYTES: kept} if kept is not None else row
-            for row, kept in zip(read, taken.column(BYTES).to_pylist(), strict=True)
-        ]
-    values = [value_of(row, reason, columns[reason]) for row, reason in zip(read, reasons, strict=True)]
+    listed = firsts.to_pylist()
     nothing = pa.nulls(len(rows))
+    kept = taken.column(BYTES) if BYTES in taken.column_names else nothing
+    for row, data in zip(read, kept.to_pylist(), strict=True):
+        row[BYTES] = data
     made = [
         taken.column(POSITION) if POSITION in taken.column_names else nothing,
         firsts,
-        judged.all_reasons,
+        reasons,
         pa.array(rows, pa.string()),
-        taken.column(BYTES) if BYTES in taken.column_names else nothing,
-        pa.array(["+".join(columns[reason]) or None for reason in reasons], pa.string()),
-        pa.array(values, pa.string()),
+        kept,
+        pa.array(["+".join(columns[reason]) or None for reason in listed], pa.string()),
+        pa.array([value_of(*each, columns[each[1]]) for each in zip(read, listed, strict=True)], pa.string()),
         pa.repeat(contract.version, len(rows)),
         pa.repeat(contract.digest, len(rows)),
     ]
