@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from tidegate.stack import daemon
 from tidegate.stack.config import ROOT, StackConfig
+from tidegate.stack.services import postgres
 from tidegate.stack.up import up
 
 
@@ -30,3 +33,24 @@ def stack() -> Iterator[StackConfig]:
             del os.environ["TIDEGATE_VAR"]
         else:
             os.environ["TIDEGATE_VAR"] = before
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackConfig]:
+    """Postgres alone, without the rest of the stack, with prepared transactions allowed."""
+    cfg = StackConfig.load(tmp_path_factory.mktemp("postgres-alone"))
+    service = postgres.service(cfg)
+    service.prepare()
+    assert service.program is not None
+    program = service.program()
+    command = (*program.command, "-c", "max_prepared_transactions=5")
+    with (cfg.paths.var / "postgres.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=program.directory, stdout=log, stderr=log)
+    try:
+        while not service.ready(0.0):
+            assert process.poll() is None, (cfg.paths.var / "postgres.log").read_text()
+        service.after()
+        yield cfg
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -15,11 +16,12 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, parse_dsn
 
 from tidegate.contract.arrow import POSITION, raw_schema, slice_schema
 from tidegate.errors import DataError
+from tidegate.ingest import horizon
 from tidegate.ingest.edge import away
 from tidegate.ingest.slices import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tidegate.contract import Contract
     from tidegate.delivery import PostgresSource
@@ -41,14 +43,17 @@ def read(
     lake: Lake,
     refresh: bool = False,
     timeout: float = TIMEOUT,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Slice:
     """Publish the table's rows with start <= time < end, ordered by time and key.
 
-    The source's position is the snapshot's id; a row's position is its primary key (by the contract), or its number.
-    `timeout` is the time to connect, seconds.
+    The source's position is the horizon: the snapshot's bounds, and how long it waited for open transactions (see
+    `tidegate.ingest.horizon`). A row's position is its primary key (by the contract), or its number.
+    `timeout` is the time to connect, seconds; `sleep` is called between two looks at open transactions.
 
     Raises:
-        Unavailable: the server does not answer, or hangs up.
+        Unavailable: the server does not answer, or hangs up, or a transaction that could still commit rows into the
+            window stays open for longer than the source's `patience`.
         DataError: no such database, table or column, no access, or values that the contract's types cannot hold.
     """
 
@@ -58,6 +63,10 @@ def read(
         except psycopg2.OperationalError as error:
             raise _no_connection(error, dsn, timeout) from error
         try:
+            connection.autocommit = True
+            what = f"table {spec.table!r} at {_address(dsn)}"
+            position.update(horizon=horizon.settle(connection, window, what, spec.patience, sleep=sleep))
+            connection.autocommit = False
             connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
             yield from _copy(connection, spec, contract, window, position)
         except (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege) as error:
@@ -83,8 +92,9 @@ def _copy(
     connection: Any, spec: PostgresSource, contract: Contract, window: Window, position: dict[str, Any]
 ) -> Iterator[Any]:
     with connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'; SET DATESTYLE = ISO; SELECT pg_current_snapshot()::text")
-        position.update(kind="postgres", table=spec.table, snapshot=cursor.fetchone()[0])
+        cursor.execute("SET TIME ZONE 'UTC'; SET DATESTYLE = ISO")
+        position.update(kind="postgres", table=spec.table)
+        position["horizon"] |= horizon.snapshot(cursor)
         query = _query(spec, contract, window).as_string(cursor)
         receiving, sending = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
         failures: list[BaseException] = []
