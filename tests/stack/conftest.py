@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,22 +36,39 @@ def stack() -> Iterator[StackConfig]:
             os.environ["TIDEGATE_VAR"] = before
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackConfig]:
-    """Postgres alone, without the rest of the stack, with prepared transactions allowed."""
-    cfg = StackConfig.load(tmp_path_factory.mktemp("postgres-alone"))
+@contextmanager
+def postgres_alone(var: Path, *, is_standby: bool = False) -> Iterator[StackConfig]:
+    """Run Postgres without the rest of the stack, with prepared transactions allowed; a standby has no primary."""
+    cfg = StackConfig.load(var)
     service = postgres.service(cfg)
     service.prepare()
+    if is_standby:
+        (var / "postgres" / "data" / "standby.signal").touch()
     assert service.program is not None
     program = service.program()
     command = (*program.command, "-c", "max_prepared_transactions=5")
-    with (cfg.paths.var / "postgres.log").open("wb") as log:
+    with (var / "postgres.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=program.directory, stdout=log, stderr=log)
     try:
         while not service.ready(0.0):
-            assert process.poll() is None, (cfg.paths.var / "postgres.log").read_text()
-        service.after()
+            assert process.poll() is None, (var / "postgres.log").read_text()
+        if not is_standby:
+            service.after()
         yield cfg
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackConfig]:
+    """Postgres alone."""
+    with postgres_alone(tmp_path_factory.mktemp("postgres-alone")) as cfg:
+        yield cfg
+
+
+@pytest.fixture
+def standby(tmp_path: Path) -> Iterator[StackConfig]:
+    """Postgres alone, in recovery for ever."""
+    with postgres_alone(tmp_path / "standby", is_standby=True) as cfg:
+        yield cfg

@@ -15,7 +15,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 
 from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
-from tidegate.errors import Unavailable
+from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import postgres
 from tidegate.lake import Lake
@@ -176,3 +176,11 @@ def test_a_role_that_sees_no_other_roles_transactions_waits_for_them_all_the_sam
     table.insert(2)
 
     assert table.ids(table.read(lambda _: table.writer.commit(), dsn=dsn)) == [1, 2]
+
+
+def test_a_standby_is_refused_for_it_does_not_see_what_is_open_on_its_primary(
+    standby: StackConfig, table: Table
+) -> None:
+    with pytest.raises(DataError, match=r"is read from a standby.*name the primary"):
+        table.read(never, dsn=standby.postgres_dsn("postgres"))
+    assert table.lake.keys("slices") == []
