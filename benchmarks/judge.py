@@ -138,7 +138,7 @@ def interval(count: int, of: int) -> tuple[float, float]:
 
 def measure(pool: ProcessPoolExecutor, quick: bool, progress: Progress) -> dict[str, Any]:
     """Run everything and return the raw results."""
-    rollouts, runs, seconds = (30, 21, 150) if quick else (600, 201, 300)
+    rollouts, runs, seconds = (30, 21, 150) if quick else (400, 201, 300)
     found: dict[str, Any] = {"rollouts": rollouts, "runs": runs, "alarms": {}, "power": {}}
     task = progress.add_task("identical versions", total=len(KINDS))
     for kind in KINDS:

@@ -30,7 +30,7 @@ from tidegate.contract.targets import compile_for
 from tidegate.delivery import project_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tidegate.contract import Contract
 
@@ -204,14 +204,20 @@ def elsewhere(environment: str, code: str, *arguments: str) -> dict[str, Any] | 
     return found
 
 
-def best(call: Callable[[], int], times: int) -> tuple[float, int]:
-    """Return the shortest of several runs, seconds, and what the call returned."""
-    took = []
+Timed = tuple[float, int | None, float | None]
+
+
+def side_by_side(calls: Mapping[str, Callable[[], int]], times: int) -> dict[str, Timed]:
+    """Run calls in turns; return for each its shortest wall and CPU time, seconds, with what it returned between."""
+    found: dict[str, Timed] = {}
     for _ in range(times):
-        began = time.perf_counter()
-        found = call()
-        took.append(time.perf_counter() - began)
-    return min(took), found
+        for name, call in calls.items():
+            began, busy = time.perf_counter(), time.process_time()
+            bad = call()
+            took = time.perf_counter() - began, time.process_time() - busy
+            before = found.get(name, (np.inf, bad, np.inf))
+            found[name] = (min(took[0], before[0]), bad, min(took[1], before[2] or np.inf))
+    return found
 
 
 def measure(count: int, times: int) -> dict[str, Any]:
@@ -225,23 +231,19 @@ def measure(count: int, times: int) -> dict[str, Any]:
         pq.write_table(table, data, version="1.0")
         frame = pl.from_arrow(table)
         load = os.getloadavg()[0]
-        pairs = [(best(lambda: ours(table, rules), 1), best(lambda: by_polars(frame), 1)) for _ in range(times)]
-        found: dict[str, Any] = {
-            "Tidegate": min(pair[0] for pair in pairs),
-            "polars, by hand": min(pair[1] for pair in pairs),
-        }
+        own, hand = "Tidegate", "polars, by hand"
+        found = side_by_side({own: lambda: ours(table, rules), hand: lambda: by_polars(frame)}, times)
         other = rows(count, distinct=True)
         framed = pl.from_arrow(other)
-        pairs = [(best(lambda: ours(other, rules), 1), best(lambda: by_polars(framed), 1)) for _ in range(times)]
-        apart = {DISTINCT[0]: min(pair[0] for pair in pairs), DISTINCT[1]: min(pair[1] for pair in pairs)}
+        apart = side_by_side({DISTINCT[0]: lambda: ours(other, rules), DISTINCT[1]: lambda: by_polars(framed)}, times)
         suite = Path(folder) / "suite.json"
         suite.write_text(json.dumps(compile_for("great_expectations", rules).artefact), encoding="utf-8")
         gx = elsewhere("validate", GX, str(suite), str(data), str(max(1, times // 3)))
         if gx:
-            found["Great Expectations"] = (gx["seconds"], gx["bad"])
+            found["Great Expectations"] = (gx["seconds"], gx["bad"], None)
         tested = elsewhere("contract", DATACONTRACT, str(Path(folder) / "bench.yaml"))
         if tested:
-            found["datacontract test"] = (tested["seconds"], None)
+            found["datacontract test"] = (tested["seconds"], None, None)
         found.update(apart)
     return {"rows": count, "load": load, "found": found}
 
@@ -270,6 +272,7 @@ def figures(measured: dict[str, Any]) -> list[dict[str, Any]]:
                 "id": key, "what": "rows judged with reasons", "value": round(mine), "unit": "rows/s", "peer": peer,
                 "peer_value": round(theirs), "ratio": round(ratio, 2), "goal": goal,
                 "met": None if goal is None else ratio >= goal,
+                "cpu_ratio": None if found[peer][2] is None else round(found[peer][2] / found[own][2], 2),
             }
         )  # fmt: skip
     return listed
@@ -301,13 +304,20 @@ def main() -> None:
     asked = parser.parse_args()
     measured = measure(200_000 if asked.quick else 1_000_000, 3 if asked.quick else 9)
     table = Table(title=f"{measured['rows']:,} rows, load {measured['load']:.1f}", title_justify="left")
-    for name in ("", "seconds", "rows/s", "bad rows named", "Tidegate is faster"):
+    for name in ("", "seconds", "of CPU", "rows/s", "bad rows named", "Tidegate is faster"):
         table.add_column(name, justify="right" if name else "left")
     own = {peer: measured["found"][own][0] for peer, (_, own, _) in GOALS.items()}
-    for name, (seconds, bad) in measured["found"].items():
+    for name, (seconds, bad, cpu) in measured["found"].items():
         shown = "none" if bad is None else f"{bad:,}"
         rate = f"{measured['rows'] / seconds:,.0f}"
-        table.add_row(name, f"{seconds:.3f}", rate, shown, f"{seconds / own[name]:.2f}x" if name in own else "")
+        table.add_row(
+            name,
+            f"{seconds:.3f}",
+            "" if cpu is None else f"{cpu:.3f}",
+            rate,
+            shown,
+            f"{seconds / own[name]:.2f}x" if name in own else "",
+        )
     console = Console(width=120)
     console.print(table)
     console.print(f"plot: {plot(measured)}", highlight=False, soft_wrap=True)

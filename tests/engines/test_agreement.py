@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tidegate.contract import Column, Contract
@@ -33,40 +34,52 @@ PATTERNS = ["^[ab]+$", r"^\d{1,2}$", "b", r"^\w\S?$", "^(a|bc)$", r"[^\d]$"]
 TEXTS = st.text(alphabet="abc1 2ä_\n", max_size=3)
 INTS = st.integers(-4, 9)
 FLOATS = st.floats(-3, 3, width=32) | st.sampled_from([0.5, 1.5])
-SLOW = settings(suppress_health_check=list(HealthCheck), max_examples=max(15, settings().max_examples // 5))
+SLOW = settings(suppress_health_check=list(HealthCheck), max_examples=max(150, settings().max_examples))
+
+
+def _sets(*rules: str) -> list[tuple[str, ...]]:
+    """No rule, each alone (twice as often), and each pair."""
+    return [(), *((rule,) for rule in rules * 2), *itertools.combinations(rules, 2)]
+
+
+_NUMBERS = ("required", "minimum", "maximum")
+_SETS = {
+    "string": _sets("required", "pattern", "enum", "min_length", "max_length"),
+    "float64": _sets(*_NUMBERS),
+    **dict.fromkeys(("int32", "int64"), _sets(*_NUMBERS, "exclusive_minimum", "exclusive_maximum")),
+}
 
 
 @st.composite
-def columns(draw: Callable[..., Any], name: str) -> Column:
-    """A column of a text, a whole number or a float, with rules that every engine knows."""
-    kind = draw(st.sampled_from(["string", "int32", "int64", "float64"]))
-    required = draw(st.booleans())
-    limits: dict[str, Any] = {}
+def columns(draw: Callable[..., Any], name: str) -> tuple[Column, Any]:
+    """A column with a rule or two that every engine knows, and values that lie about their edges."""
+    kind = draw(st.sampled_from(["string", "string", "int32", "int64", "float64"]))
     if kind == "string":
-        if draw(st.booleans()):
-            limits["pattern"] = draw(st.sampled_from(PATTERNS))
-        if draw(st.booleans()):
-            limits["enum"] = tuple(draw(st.lists(TEXTS, min_size=1, max_size=3, unique=True)))
-        limits["min_length"] = draw(st.none() | st.integers(0, 2))
-        limits["max_length"] = draw(st.none() | st.integers(1, 3))
+        rules = draw(st.sampled_from(_SETS["string"]))
+        stated = {
+            "required": True,
+            "pattern": draw(st.sampled_from(PATTERNS)),
+            "enum": tuple(draw(st.lists(TEXTS, min_size=1, max_size=3, unique=True))),
+            "min_length": draw(st.integers(1, 3)),
+            "max_length": draw(st.integers(0, 2)),
+        }
+        values = st.none() | TEXTS | st.sampled_from(["a", "1", "ab", "ab\n", "1\n", *stated["enum"]])
     else:
-        values = INTS if kind != "float64" else FLOATS
-        for limit in ("minimum", "maximum"):
-            limits[limit] = draw(st.none() | values)
-        if kind != "float64":
-            for limit in ("exclusive_minimum", "exclusive_maximum"):
-                limits[limit] = draw(st.none() | values)
-    return Column(name, kind, kind, required=required, **limits)
+        exact = ["exclusive_minimum", "exclusive_maximum"] if kind != "float64" else []
+        rules = draw(st.sampled_from(_SETS[kind]))
+        edge = draw(INTS if kind != "float64" else FLOATS)
+        stated = {"required": True, **dict.fromkeys(["minimum", "maximum", *exact], edge)}
+        values = st.sampled_from([None, edge - 1, edge, edge + 1])
+    return Column(name, kind, kind, **{rule: stated[rule] for rule in rules}), values
 
 
 @st.composite
 def slices(draw: Callable[..., Any]) -> tuple[Contract, list[dict[str, Any]]]:
     """A contract and raw rows for it, some of which break it."""
-    chosen = tuple(draw(columns(name)) for name in "xyz"[: draw(st.integers(1, 3))])
-    contract = Contract("t", "1", chosen, "t.yaml", "0" * 64)
-    value = {"string": TEXTS, "int32": INTS, "int64": INTS, "float64": FLOATS}
-    row = st.fixed_dictionaries({c.name: st.none() | value[c.raw] for c in chosen})
-    return contract, draw(st.lists(row, min_size=1, max_size=8))
+    drawn = [draw(columns(name)) for name in "xy"[: draw(st.integers(1, 2))]]
+    contract = Contract("t", "1", tuple(column for column, _ in drawn), "t.yaml", "0" * 64)
+    row = st.fixed_dictionaries({column.name: values for column, values in drawn})
+    return contract, draw(st.lists(row, min_size=1, max_size=4))
 
 
 def masks(contract: Contract, rows: list[dict[str, Any]]) -> tuple[Any, set[str]]:
@@ -125,6 +138,7 @@ def test_json_schema_takes_exactly_the_messages_that_become_clean_rows(message: 
     assert VALIDATOR(compiled.artefact).is_valid(message) == (not only_said)
 
 
+@settings(max_examples=max(500, settings().max_examples))
 @given(slices())
 def test_json_schema_finds_the_rows_that_masks_find(case: tuple[Contract, list[dict[str, Any]]]) -> None:
     contract, rows = case
@@ -196,7 +210,14 @@ def datacontract() -> Iterator[Engine]:
     yield from engine("contract", "datacontract")
 
 
+NEWLINE = (
+    Contract("t", "1", (Column("x", "string", "string", pattern="^[ab]+$"),), "t.yaml", "0" * 64),
+    [{"x": "ab\n"}],
+)
+
+
 @SLOW
+@example(case=NEWLINE)
 @given(case=slices())
 def test_great_expectations_fails_exactly_the_rules_that_some_row_breaks(
     gx: Engine, tmp_path_factory: pytest.TempPathFactory, case: tuple[Contract, list[dict[str, Any]]]
@@ -256,7 +277,7 @@ def odcs(contract: Contract, data: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@settings(suppress_health_check=list(HealthCheck), max_examples=max(5, settings().max_examples // 20))
+@settings(suppress_health_check=list(HealthCheck), max_examples=max(60, settings().max_examples // 20))
 @given(case=slices())
 def test_datacontract_test_fails_exactly_the_rules_that_some_row_breaks(
     datacontract: Engine, tmp_path_factory: pytest.TempPathFactory, case: tuple[Contract, list[dict[str, Any]]]

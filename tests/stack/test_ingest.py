@@ -17,11 +17,13 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from examples.flights import load as loader
 from tidegate.contract import load_contract
+from tidegate.contract.infer import contract_text
 from tidegate.dataset import build
 from tidegate.delivery import HdfsSource, KafkaSource, PostgresSource, delivery_named, project_root
 from tidegate.errors import DataError, Unavailable
+from tidegate.files.sample import from_messages
 from tidegate.handoff import Slice, Window
-from tidegate.ingest import hdfs, kafka, postgres
+from tidegate.ingest import hdfs, kafka, postgres, sampling
 from tidegate.keys import windows
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
@@ -254,3 +256,21 @@ def test_the_wrong_port_is_named_with_its_time_out_within_seconds(
     with pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{port} .*time-out 3 s"):
         read(sources, lake)
     assert time.monotonic() - begun < 15
+
+
+def test_a_first_contract_is_inferred_from_a_table_and_from_a_topic(sources: Sources, tmp_path: Path) -> None:
+    table = sampling.postgres(sources.where.postgres_dsn, "public.flights", 500)
+    messages = from_messages(sampling.kafka(sources.where.kafka, sources.topic, 500), 500)
+    kinds = {}
+    for name, seen in (("flights", table), ("weather", messages)):
+        assert seen.num_rows == 500
+        (tmp_path / f"{name}.yaml").write_text(contract_text(name, seen, "the stack"), encoding="utf-8")
+        kinds[name] = {c.name: (c.raw, c.clean) for c in load_contract(name, tmp_path).columns}
+
+    ours = {c.name: (c.raw, c.clean) for c in load_contract("flights").columns}
+    assert kinds["flights"] == ours
+    assert kinds["weather"]["time_hour"] == ("string", "timestamp")
+    with pytest.raises(DataError, match=r"'nowhere' cannot be read"):
+        sampling.postgres(sources.where.postgres_dsn, "nowhere", 1)
+    with pytest.raises(DataError, match="no topic 'nowhere'"):
+        list(sampling.kafka(sources.where.kafka, "nowhere", 1))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Packing = Literal["gzip", "zstd"]
-CHUNK = 8 << 20
+CHUNK = 4 << 20
 LONGEST = 16 << 20
 """Bytes of the longest record that is read; more would not fit the memory that a reader may use."""
 

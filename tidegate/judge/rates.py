@@ -13,9 +13,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TIMES = (2.0, 5.0, 20.0, 60.0, 200.0)
+TIMES = (2.5, 6.0, 20.0, 60.0, 200.0)
 """Alternatives: so many times as bad as allowed."""
-TIMES_PRIOR = (0.2, 0.25, 0.25, 0.15, 0.15)
+TIMES_PRIOR = (0.25, 0.25, 0.2, 0.15, 0.15)
+RARE_TIMES = (50.0, 100.0, 25.0, 200.0, 8.0)
+"""The same for failures of which the champion has had none or hardly any, by the prior of TIMES."""
 FAR = (15.0, 50.0, 200.0)
 """Alternatives for what the champion hardly ever does."""
 FAR_PRIOR = (0.15, 0.65, 0.2)

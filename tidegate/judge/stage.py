@@ -39,9 +39,10 @@ STALE_AFTER_S = 5.0
 _REFRESH = 10  # intervals for which the latency alternatives stay as they were made
 _SLOW = 0.1  # share of the champion's answers that count as slow when a candidate is to be shown no worse
 _MEMORY = 0.995  # of the champion's failures, per interval: half of them are forgotten after 138
+_HARDLY = 3.0  # failures of its past, fewer of which are hardly any
 _P99 = 0.01  # share of answers that may lie above the p99 guardrail
 _BESIDE = {
-    "limit:errors": 0.08, "limit:p99": 0.04, "usual:errors": 0.3, "champion:errors": 0.12, "usual:latency": 0.28,
+    "limit:errors": 0.05, "limit:p99": 0.03, "usual:errors": 0.36, "champion:errors": 0.11, "usual:latency": 0.27,
     "champion:latency": 0.18,
 }  # fmt: skip
 _ALONE = {"limit:errors": 0.6, "limit:p99": 0.4}
@@ -159,7 +160,8 @@ class StageJudge:
             known = usual.share(self._failed, self._answered, [(did.errors, did.requests) for did in self._recent])
             if known is None:
                 return np.zeros(len(rates.TIMES))
-            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * known, 0.5))
+            times = rates.TIMES if self._failed >= _HARDLY else rates.RARE_TIMES
+            return rates.above_limit(mine.errors, mine.requests, min(margins.errors * known, 0.5), times)
         if name == "usual:latency":
             return self._late(mine)
         if name == "champion:errors":
@@ -179,7 +181,7 @@ class StageJudge:
             for did in self._recent
             if did.edges == mine.edges
         ]
-        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent)
+        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent, sudden=True)
         if known is None:
             return np.zeros(len(rates.FAR))
         late, answers = above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)

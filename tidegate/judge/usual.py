@@ -4,9 +4,9 @@ On the same seconds a failure of the candidate is weak evidence while it has a t
 weather that met it by chance. Where the champion is known to fail once in a thousand answers, the same failure says
 much more; so does an answer that comes later than nearly all of the champion's. What that needs beyond
 `rates.versus_champion` is that weather which both feel does not go unseen by the champion. So the usual share is never
-less than twice what the champion surely (by one deviation) showed in this interval or in the last ten, and always as
-much as its past may hide by chance. That is an assumption, not a theorem: benchmarks/judge.py tries it on storms from
-0.2% to 5% among other traffic.
+less than twice what the champion surely (by one deviation) showed in the last ten intervals, this one among them, and
+always as much as its past may hide by chance. That is an assumption, not a theorem: benchmarks/judge.py tries it on
+storms from 0.2% to 5% among other traffic.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 RECENT = 10
 """Intervals in which the champion would see weather too."""
 _ENOUGH = 500.0  # answers in the past before it says what is usual
-_CHANCE = 3.0  # bad answers more than there were: what a past without one may hide with a chance of 5%
+_CHANCE = 1.0  # bad answers more than there were, for a past without one is no proof that there are none
 
 
-def share(bad: float, answers: float, recent: Sequence[tuple[float, float]]) -> float | None:
+def share(bad: float, answers: float, recent: Sequence[tuple[float, float]], sudden: bool = False) -> float | None:
     """Return the share of bad answers that is not unusual, in [0, 1]; None while too little is known.
 
     Args:
         bad: bad answers of the champion's past, the older of them counted less.
         answers: all answers of that past.
         recent: (bad, answers) of the champion's last intervals, this one last; `RECENT` of them at most.
+        sudden: whether this interval alone may show weather, too: it slows many answers at once, and fails few.
     """
     if answers < _ENOUGH:
         return None
-    return min(max((bad + _CHANCE) / answers, _surely(recent), _surely(recent[-1:])), 1.0)
+    present = max(_surely(recent), _surely(recent[-1:]) if sudden else 0.0)
+    return min(max((bad + _CHANCE) / answers, present), 1.0)
 
 
 def _surely(some: Sequence[tuple[float, float]]) -> float:

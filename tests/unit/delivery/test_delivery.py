@@ -154,8 +154,11 @@ def test_the_exported_schema_is_what_the_models_say() -> None:
 
 
 def test_schemas_are_written_where_asked(tmp_path: Path) -> None:
-    (path,) = schemas.write(tmp_path)
-    assert json.loads(path.read_text())["title"] == "Delivery"
+    written = {path.name: json.loads(path.read_text())["title"] for path in schemas.write(tmp_path)}
+    assert written == {
+        "delivery.schema.json": "Delivery",
+        "contract.schema.json": "Open Data Contract Standard (ODCS)",
+    }
 
 
 QUALITY = (

@@ -14,8 +14,8 @@ def test_a_short_past_says_nothing():
     assert usual.share(2.0, 400.0, CALM[:2]) is None
 
 
-def test_a_past_without_a_failure_may_hide_three():
-    assert usual.share(0.0, 1800.0, CALM) == pytest.approx(3 / 1800)
+def test_a_past_without_a_failure_may_hide_one():
+    assert usual.share(0.0, 1800.0, CALM) == pytest.approx(1 / 1800)
 
 
 def test_a_long_past_says_what_it_was():
@@ -23,7 +23,9 @@ def test_a_long_past_says_what_it_was():
 
 
 def test_weather_that_the_champion_sees_now_raises_it_at_once():
-    assert usual.share(0.0, 5400.0, [*CALM[1:], (9.0, 180.0)]) == pytest.approx(2 * (9 - 3) / 180)
+    storm = [*CALM[1:], (9.0, 180.0)]
+    assert usual.share(0.0, 5400.0, storm) == pytest.approx(2 * (9 - 3) / 1800)
+    assert usual.share(0.0, 5400.0, storm, sudden=True) == pytest.approx(2 * (9 - 3) / 180)
 
 
 def test_weather_of_the_last_intervals_is_not_forgotten_at_once():
