@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tidegate.stack import daemon
 from tidegate.stack.config import ROOT, StackConfig
+from tidegate.stack.services import postgres
 from tidegate.stack.up import up
 
 
@@ -30,3 +34,41 @@ def stack() -> Iterator[StackConfig]:
             del os.environ["TIDEGATE_VAR"]
         else:
             os.environ["TIDEGATE_VAR"] = before
+
+
+@contextmanager
+def postgres_alone(var: Path, *, is_standby: bool = False) -> Iterator[StackConfig]:
+    """Run Postgres without the rest of the stack, with prepared transactions allowed; a standby has no primary."""
+    cfg = StackConfig.load(var)
+    service = postgres.service(cfg)
+    service.prepare()
+    if is_standby:
+        (var / "postgres" / "data" / "standby.signal").touch()
+    assert service.program is not None
+    program = service.program()
+    command = (*program.command, "-c", "max_prepared_transactions=5")
+    with (var / "postgres.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=program.directory, stdout=log, stderr=log)
+    try:
+        while not service.ready(0.0):
+            assert process.poll() is None, (var / "postgres.log").read_text()
+        if not is_standby:
+            service.after()
+        yield cfg
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackConfig]:
+    """Postgres alone."""
+    with postgres_alone(tmp_path_factory.mktemp("postgres-alone")) as cfg:
+        yield cfg
+
+
+@pytest.fixture
+def standby(tmp_path: Path) -> Iterator[StackConfig]:
+    """Postgres alone, in recovery for ever."""
+    with postgres_alone(tmp_path / "standby", is_standby=True) as cfg:
+        yield cfg

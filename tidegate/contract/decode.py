@@ -38,6 +38,19 @@ def decode_json(value: bytes | None, position: str, contract: Contract) -> dict[
         return {POSITION: position, ERROR: f"undecodable:{error}", BYTES: value}
 
 
+def decode_nested(text: bytes, column: Column) -> Any:
+    """Return the list or struct that a JSON text of one column's value means.
+
+    Raises:
+        ValueError: it means none; the message is the reason, as in `decode_json`.
+    """
+    try:
+        value = _parsed(text)
+    except ValueError as error:
+        raise ValueError(f"{column.name}_is_{error}") from None
+    return _field(value, column, column.name)
+
+
 class _RefusedError(ValueError):
     """A text that is JSON by Python's reader and not by ours."""
 
@@ -57,17 +70,21 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, 
 
 
 def _object(value: bytes) -> dict[str, Any]:
+    fields = _parsed(value)
+    if not isinstance(fields, dict):
+        raise ValueError("not_a_json_object")
+    return fields
+
+
+def _parsed(value: bytes) -> Any:
     try:
-        fields = _DECODER.decode(value.decode("utf-8"))
+        return _DECODER.decode(value.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("not_utf8") from None
     except _RefusedError:
         raise
     except (ValueError, RecursionError):
         raise ValueError("not_json") from None
-    if not isinstance(fields, dict):
-        raise ValueError("not_a_json_object")
-    return fields
 
 
 def _field(value: Any, column: Column, path: str) -> Any:
@@ -94,6 +111,13 @@ def _typed(*wanted: type) -> Callable[[Any, Column], Any]:
         return value
 
     return read
+
+
+def _characters(value: Any, _: Column) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # half a surrogate pair, written as \\ud800, is no character
+    return value
 
 
 def _whole(value: Any, column: Column) -> int:
@@ -158,7 +182,7 @@ _READERS: dict[str, Callable[[Any, Column], Any]] = {
     "float64": _number,
     "decimal": _decimal,
     "bool": _typed(bool),
-    "string": _typed(str),
+    "string": _characters,
     "bytes": _text(lambda text: base64.b64decode(text, validate=True)),
     "date": _text(date.fromisoformat, _DAY),
     "time": _text(time.fromisoformat, _CLOCK),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,6 +18,14 @@ pc: Any = pyarrow.compute  # its type stubs do not know calls that mix arrays an
 
 YES, NO = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
 _UNITS = {"epochSeconds": "s", "epochMilliseconds": "ms", "epochMicroseconds": "us"}
+_NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
+_FLOAT = _NUMBER + "|[Nn]a[Nn]|[+-]?[Ii]nf(inity)?"
+_FORMS: dict[str, str] = {
+    **dict.fromkeys(BITS, r"[+-]?\d+"), "float32": _FLOAT, "float64": _FLOAT, "decimal": _NUMBER,
+    "bool": "(?i)true|false|t|f",
+    "date": r"\d{4}-\d\d-\d\d", "time": r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?",
+    "timestamp": r"\d{4}-.*", "local_timestamp": r"\d{4}-.*",
+}  # fmt: skip
 _SHORTEST = 64  # values cast one by one where a run of them holds one that cannot be
 
 
@@ -36,6 +45,13 @@ def cast_text(values: Any, column: Column) -> Any:
     if kind == "bool":
         return _truths(values)
     return castable(values, clean_type(column))
+
+
+def raw_values(texts: Any, column: Column) -> Any:
+    """Read texts of a CSV file or a database as values of the column's raw type, a plain one; NULL where it is none."""
+    fits = pc.match_substring_regex(texts, pattern=rf"\A(?:{_FORMS[column.raw]})\z")
+    formed = pc.if_else(fits, texts, pa.scalar(None, texts.type))
+    return cast_text(formed, replace(column, clean=column.raw, cast="decimal", zone=None))
 
 
 def instants(values: Any, zone: str | None, unit: str = "us") -> Any:

@@ -78,6 +78,9 @@ class PostgresSource(Spec):
     connection: str
     table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
     time: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="timestamptz column the window is about")
+    patience: Seconds = Field(
+        default=600.0, description="how long a window waits for transactions that could still commit rows into it"
+    )
 
 
 class KafkaSource(Spec):

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pacsv
 
-from tidegate.contract.model import BITS
-from tidegate.contract.texts import cast_text
+from tidegate.contract.texts import raw_values
 from tidegate.errors import DataError
 from tidegate.files import sliced
 from tidegate.files.streams import LONGEST, chunks
@@ -30,16 +29,8 @@ pc: Any = pyarrow.compute
 
 _NEWLINE, _QUOTE, _COMMA = b'\n",'
 _FIELD = re.compile(rb'(?:"(?:[^"]|"")*"[^,\n]*|[^,\n]*)(,|\n|\Z)')
-_NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
-_FORMS = {
-    **dict.fromkeys(BITS, r"[+-]?\d+"), "float32": _NUMBER + "|[Nn]a[Nn]|[+-]?[Ii]nf(inity)?", "decimal": _NUMBER,
-    "bool": "(?i)true|false|t|f",
-    "date": r"\d{4}-\d\d-\d\d", "time": r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", 
-    "timestamp": r"\d{4}-.*", "local_timestamp": r"\d{4}-.*",
-}  # fmt: skip
 _NOT_UTF8, _NO_RECORD = -1, -2
 _ODD = {_NOT_UTF8: "not_utf8", _NO_RECORD: "no_csv_record"}
-_FORMS["float64"] = _FORMS["float32"]
 
 
 def read(path: Path, packed: Packing | None, contract: Contract, progress: Callable[[int], None]) -> Iterator[Any]:
@@ -236,10 +227,6 @@ def _typed(values: Any, column: Column, errors: NDArray[np.object_]) -> Any:
     texts = values.cast(pa.string())
     if column.raw == "string":
         return texts
-    from dataclasses import replace
-
-    fits = pc.match_substring_regex(texts, pattern=rf"\A(?:{_FORMS[column.raw]})\z")
-    formed = pc.if_else(fits, texts, pa.scalar(None, texts.type))
-    found = cast_text(formed, replace(column, clean=column.raw, cast="decimal", zone=None))
+    found = raw_values(texts, column)
     sliced.blame(texts, found, f"{column.name}_is_no_{column.raw}", errors)
     return found

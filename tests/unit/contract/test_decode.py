@@ -72,6 +72,7 @@ def test_a_missing_field_is_null() -> None:
         (b"[" * 100_000, "not_json"),
         (None, "tombstone"),
         (b'{"origin": 5}', "origin_is_no_string"),
+        (b'{"origin": "\\ud800"}', "origin_is_no_string"),
         (b'{"temp": "39.02"}', "temp_is_no_float64"),
         (b'{"temp": true}', "temp_is_no_float64"),
         (b'{"temp": 1' + b"0" * 400 + b"}", "temp_is_no_float64"),
