@@ -181,7 +181,7 @@ class StageJudge:
             for did in self._recent
             if did.edges == mine.edges
         ]
-        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent, sudden=True)
+        known = usual.share(float(past.counts[after:].sum()), float(past.counts.sum()), recent, least=1.0)
         if known is None:
             return np.zeros(len(rates.FAR))
         late, answers = above(mine.edges, mine.counts, mine.edges[latest] * self._spec.versus_champion.p99)

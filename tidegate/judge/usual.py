@@ -4,9 +4,9 @@ On the same seconds a failure of the candidate is weak evidence while it has a t
 weather that met it by chance. Where the champion is known to fail once in a thousand answers, the same failure says
 much more; so does an answer that comes later than nearly all of the champion's. What that needs beyond
 `rates.versus_champion` is that weather which both feel does not go unseen by the champion. So the usual share is never
-less than twice what the champion surely (by one deviation) showed in the last ten intervals, this one among them, and
-always as much as its past may hide by chance. That is an assumption, not a theorem: benchmarks/judge.py tries it on
-storms from 0.2% to 5% among other traffic.
+less than twice what the champion surely (by one deviation) showed in the last ten intervals or in this one, and always
+as much as its past may hide by chance. That is an assumption, not a theorem: benchmarks/judge.py tries it on storms
+from 0.2% to 5% among other traffic.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ _ENOUGH = 500.0  # answers in the past before it says what is usual
 _CHANCE = 1.0  # bad answers more than there were, for a past without one is no proof that there are none
 
 
-def share(bad: float, answers: float, recent: Sequence[tuple[float, float]], sudden: bool = False) -> float | None:
+def share(bad: float, answers: float, recent: Sequence[tuple[float, float]], least: float = 3.0) -> float | None:
     """Return the share of bad answers that is not unusual, in [0, 1]; None while too little is known.
 
     Args:
         bad: bad answers of the champion's past, the older of them counted less.
         answers: all answers of that past.
         recent: (bad, answers) of the champion's last intervals, this one last; `RECENT` of them at most.
-        sudden: whether this interval alone may show weather, too: it slows many answers at once, and fails few.
+        least: bad answers with which this interval alone shows weather; fewer of them see it sooner, and take chance
+            for it more often.
     """
     if answers < _ENOUGH:
         return None
-    present = max(_surely(recent), _surely(recent[-1:]) if sudden else 0.0)
+    present = max(_surely(recent), _surely([each for each in recent[-1:] if each[0] >= least]))
     return min(max((bad + _CHANCE) / answers, present), 1.0)
 
 

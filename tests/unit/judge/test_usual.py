@@ -23,9 +23,13 @@ def test_a_long_past_says_what_it_was():
 
 
 def test_weather_that_the_champion_sees_now_raises_it_at_once():
-    storm = [*CALM[1:], (9.0, 180.0)]
-    assert usual.share(0.0, 5400.0, storm) == pytest.approx(2 * (9 - 3) / 1800)
-    assert usual.share(0.0, 5400.0, storm, sudden=True) == pytest.approx(2 * (9 - 3) / 180)
+    assert usual.share(0.0, 5400.0, [*CALM[1:], (9.0, 180.0)]) == pytest.approx(2 * (9 - 3) / 180)
+
+
+def test_a_few_failures_of_one_second_are_chance_and_a_few_late_answers_may_be_weather():
+    few = [*CALM[1:], (2.0, 180.0)]
+    assert usual.share(0.0, 5400.0, few) == pytest.approx(2 * (2 - 2**0.5) / 1800)
+    assert usual.share(0.0, 5400.0, few, least=1.0) == pytest.approx(2 * (2 - 2**0.5) / 180)
 
 
 def test_weather_of_the_last_intervals_is_not_forgotten_at_once():
