@@ -24,6 +24,7 @@ from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError
 from tidegate.handoff import Window
 from tidegate.ingest import postgres
+from tidegate.ingest.postgres_copy import copied
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -298,7 +299,7 @@ def test_texts_that_are_no_utf8_go_aside(server: StackConfig, database: Database
 def test_a_read_that_is_given_up_half_way_leaves_no_thread_waiting(database: Database, table: str) -> None:
     database.run(f"CREATE TABLE {table} AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 40000)")
     with closing(psycopg2.connect(database.dsn)) as connection, connection.cursor() as cursor:
-        blocks = postgres._blocks(cursor, f"COPY {table} TO STDOUT (FORMAT csv)".encode())
+        blocks = copied([cursor], [f"COPY {table} TO STDOUT (FORMAT csv)".encode()])
         assert len(next(blocks)) > 1000
         blocks.close()
 
