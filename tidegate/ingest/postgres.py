@@ -13,7 +13,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, parse_dsn
 from tidegate.errors import DataError
 from tidegate.ingest import horizon, postgres_rows
 from tidegate.ingest.edge import away
-from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, readings
+from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, order, readings
 from tidegate.ingest.postgres_copy import copied
 from tidegate.ingest.postgres_parts import parts
 from tidegate.ingest.slices import publish
@@ -45,7 +45,7 @@ def read(
     timeout: float = TIMEOUT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Slice:
-    """Publish the table's rows with start <= time < end, ordered by time and key.
+    """Publish the table's rows with start <= time < end, ordered by time, key and, where two may share these, all else.
 
     The source's position is the horizon: the snapshot's bounds, and how long it waited for open transactions (see
     `tidegate.ingest.horizon`). A row's position is its primary key (by the contract), or its number.
@@ -98,8 +98,9 @@ def _copy(
         position.update(kind="postgres", table=spec.table)
         position["horizon"] |= horizon.snapshot(cursor)
         found = readings(cursor, spec.table, contract)
+        by = sql.SQL(", ").join(order(cursor, spec.table, spec.time, contract, found))
         intervals = parts(cursor, spec, window)
-        queries = [_query(spec, found, contract, each).as_string(cursor).encode() for each in intervals]
+        queries = [_query(spec, found, by, each).as_string(cursor).encode() for each in intervals]
         cursors = [cursor]
         if len(intervals) > 1:
             cursor.execute("SELECT pg_export_snapshot()")
@@ -118,19 +119,17 @@ def _copy(
                 number += len(rows)
 
 
-def _query(spec: PostgresSource, found: list[Reading], contract: Contract, interval: tuple[datetime, datetime]) -> Any:
-    time_column = sql.Identifier(spec.time)
-    keyed = [each for name in contract.key for each in found if each.column.name == name]
+def _query(spec: PostgresSource, found: list[Reading], by: sql.Composable, interval: tuple[datetime, datetime]) -> Any:
     return sql.SQL(
         "COPY (SELECT {columns} FROM {table} WHERE {time} >= {start} AND {time} < {end} ORDER BY {order}) "
         "TO STDOUT (FORMAT csv)"
     ).format(
         columns=sql.SQL(", ").join(each.selected for each in found),
         table=sql.Identifier(*spec.table.split(".")),
-        time=time_column,
+        time=sql.Identifier(spec.time),
         start=sql.Literal(interval[0]),
         end=sql.Literal(interval[1]),
-        order=sql.SQL(", ").join([time_column, *(each.ordered for each in keyed or found)]),
+        order=by,
     )
 
 
