@@ -12,6 +12,7 @@ For each source of **{delivery}**: read the window's rows into a *slice* (immuta
 manifest), then split it by its *contract*: clean rows, and quarantined rows with reason and source position.
 `read = clean + quarantined` is checked. A source that is away is retried; nothing half-written is ever visible.
 *alert* raises the asset event `{delivery}_quarantine` where rows were quarantined, and is skipped where all are clean.
+`tidegate quarantine list {delivery}` at a terminal says which rows and why, `replay` judges them by a newer contract.
 
 **Run it by hand**: fill in `window_start` and `window_end` (UTC). **Backfill**: choose *Backfill* and a range of dates.
 `refresh` reads the source anew although the slice exists: other bytes become a new revision.

@@ -20,7 +20,7 @@ from operators.support import (
 
 if TYPE_CHECKING:
     from tidegate.delivery import Delivery
-    from tidegate.handoff import Slice, Window
+    from tidegate.handoff import Slice, ValidatedSlice, Window
 
 
 class IngestOperator(BaseOperator):
@@ -91,6 +91,7 @@ class ValidateOperator(BaseOperator):
         from tidegate.contract import load_contract
         from tidegate.handoff import Slice
         from tidegate.validate import validate
+        from tidegate.validate.reasons import told
 
         found = Slice.model_validate(context["ti"].xcom_pull(task_ids=self.slice_task))
         with stage_errors():
@@ -98,8 +99,8 @@ class ValidateOperator(BaseOperator):
             validated = validate(found, contract, the_lake())
             clients.ledger(clients.connection(clients.LEDGER)).record_slice(validated)
         if validated.quarantined:
-            reasons = dict(validated.reasons)
-            self.log.warning("QUARANTINED %d of %d rows: %s", validated.quarantined, validated.slice.rows, reasons)
+            said = told(validated.reasons, validated.examples)
+            self.log.warning("QUARANTINED %d of %d rows: %s", validated.quarantined, validated.slice.rows, said)
         else:
             self.log.info("all %d rows are clean", validated.slice.rows)
         return validated.model_dump(mode="json")
@@ -121,15 +122,23 @@ class AlertOperator(BaseOperator):
         self.validate_tasks = validate_tasks
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Return and publish the window's quarantined rows: per source their number of those read, and the reasons."""
-        summary = _summary(context, self.validate_tasks)
-        alarming = {name: counts for name, counts in summary["sources"].items() if counts["quarantined"]}
+        """Return and publish the window's quarantined rows: per source their number of those read, the reasons with
+        their numbers, an example of each of the most frequent ones (position, value), and all that in words."""
+        from tidegate.validate.reasons import told, top
+
+        validated = _validated(context, self.validate_tasks)
+        summary = _summary(validated)
+        alarming = {}
+        for one in (each for each in validated if each.quarantined):
+            source, said = one.slice.source, told(one.reasons, one.examples)
+            shown = [reason for reason, _ in top(one.reasons) if reason in one.examples]
+            examples = {reason: one.examples[reason].model_dump() for reason in shown}
+            alarming[source] = {**summary["sources"][source], "examples": examples, "said": said}
+            self.log.warning("%s: %d of %d rows: %s", source, one.quarantined, one.slice.rows, said)
         if not alarming:
             raise AirflowSkipException("no row is quarantined")
         alert = {"window": summary["window"], "sources": alarming}
         context["outlet_events"][quarantine_asset(self.delivery)].extra = alert
-        for name, counts in alarming.items():
-            self.log.warning("%s: %d of %d rows: %s", name, counts["quarantined"], counts["read"], counts["reasons"])
         return alert
 
 
@@ -145,19 +154,23 @@ class PublishOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return and publish the window's rows per source: read, clean, quarantined, reasons, digest."""
-        summary = _summary(context, self.validate_tasks)
+        summary = _summary(_validated(context, self.validate_tasks))
         context["outlet_events"][slices_asset(self.delivery)].extra = summary
         for source, counts in summary["sources"].items():
             self.log.info("%s: %s", source, counts)
         return summary
 
 
-def _summary(context: Any, validate_tasks: list[str]) -> dict[str, Any]:
-    """Return {window, sources} of the tasks that have a result: what each source read, kept and quarantined."""
+def _validated(context: Any, validate_tasks: list[str]) -> list[ValidatedSlice]:
+    """Return what the tasks that have a result handed on."""
     from tidegate.handoff import ValidatedSlice
 
     pulled = context["ti"].xcom_pull(task_ids=validate_tasks)
-    validated = [ValidatedSlice.model_validate(item) for item in pulled if item is not None]
+    return [ValidatedSlice.model_validate(item) for item in pulled if item is not None]
+
+
+def _summary(validated: list[ValidatedSlice]) -> dict[str, Any]:
+    """Return {window, sources}: what each source read, kept and quarantined."""
     sources = {
         v.slice.source: {
             "read": v.slice.rows,

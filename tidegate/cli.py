@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tidegate import contract_cli, rollout_cli
+from tidegate import contract_cli, quarantine_cli, rollout_cli
 from tidegate.explained import explained
 from tidegate.validate import command as validating
 
@@ -135,5 +135,6 @@ def demo(
 
 
 app.add_typer(contract_cli.app, name="contract")
+app.add_typer(quarantine_cli.app, name="quarantine")
 app.command(cls=validating.Command)(validating.validate)
 rollout_cli.add_to(app)

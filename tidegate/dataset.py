@@ -39,8 +39,8 @@ def build(
     """Publish the dataset of a window: train.parquet, test.parquet (raw values) and encodings.json.
 
     A windowed source (Postgres, Kafka) is the union of its slices in the window, reference data (HDFS) are those of its
-    newest slice. The last `dataset.test` of the window is held out. `folder` holds the SQL; `contracts` maps a source
-    to its contract (default: those of the project).
+    newest slice; of each slice it is the newest revision. The last `dataset.test` of the window is held out. `folder`
+    holds the SQL; `contracts` maps a source to its contract (default: those of the project).
 
     Raises:
         SpecError: the SQL cannot be run, or yields what no encoding is stated for.
@@ -48,8 +48,9 @@ def build(
     """
     contracts = contracts or {name: load_contract(source.contract) for name, source in delivery.sources.items()}
     slices = _slices(delivery, window, lake)
+    revisions = {key: str(lake.require(key)["digest"]) for keyed in slices.values() for key in keyed}
     views = {
-        source: pads.dataset([str(lake.local(key, "clean.parquet")) for key in keyed], format="parquet")
+        source: pads.dataset([str(lake.local(key, "clean.parquet", revisions[key])) for key in keyed], format="parquet")
         for source, keyed in slices.items()
     }
     spec = delivery.dataset
@@ -63,9 +64,7 @@ def build(
         )
     encodings = freeze(table, train, choices)
     digests = {
-        f"{source}/{keys.window_of(key).id}": str(lake.require(key)["digest"])
-        for source, keyed in slices.items()
-        for key in keyed
+        f"{source}/{keys.window_of(key).id}": revisions[key] for source, keyed in slices.items() for key in keyed
     }
     features = [Feature(name=f.name, encoding=f.encoding, dtype=f.dtype, size=f.size) for f in encodings.features]
     fields: dict[str, Any] = {

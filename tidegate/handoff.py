@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tidegate.units import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Target = Literal["onnx", "tensorrt", "savedmodel"]
 """What the optimise stage makes of a trained model."""
@@ -59,6 +62,18 @@ class Slice(Handoff):
     digest: str = Field(description="SHA-256 over the slice's files")
     position: dict[str, Any] = Field(description="where it was read: snapshot, offsets per partition, files")
 
+    @classmethod
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> Slice:
+        """Return the slice that a manifest in the lake describes."""
+        return cls.model_validate({name: manifest[name] for name in cls.model_fields})
+
+
+class Example(Handoff):
+    """One row that stands for others: where it stood at the source, and the value in question, shortened."""
+
+    position: str
+    value: str
+
 
 class ValidatedSlice(Handoff):
     """A slice after the contract: clean rows and quarantined rows, each with its reason."""
@@ -69,6 +84,7 @@ class ValidatedSlice(Handoff):
     quarantined: int
     reasons: dict[str, int] = Field(description="reason -> number of rows that have it as their first reason")
     digest: str
+    examples: dict[str, Example] = Field(default_factory=dict, description="reason -> the first of its rows")
 
 
 class Feature(Handoff):

@@ -25,6 +25,11 @@ def validated(delivery: str, source: str, window: Window) -> str:
     return f"slices/{delivery}/{source}/{window.id}/validated"
 
 
+def refused(delivery: str, source: str, window: Window) -> str:
+    """Return the key of what a slice was refused for, as a whole: slices/<delivery>/<source>/<window>/refused."""
+    return f"slices/{delivery}/{source}/{window.id}/refused"
+
+
 def dataset(delivery: str, window: Window) -> str:
     """Return the key of a training table: datasets/<delivery>/<window>."""
     return f"datasets/{delivery}/{window.id}"

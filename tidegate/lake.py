@@ -2,7 +2,8 @@
 
 A key is complete or absent: readers look for `<key>/manifest.json` and nothing else. Files are written below
 `<key>/<revision>/`, where the revision is the SHA-256 of what was written; the manifest, which names the revision, is
-written last. Publishing the same bytes again changes nothing; other bytes become a new revision.
+written last. Publishing the same bytes again changes nothing; other bytes become a new revision. Readers get the newest
+one; those before it stay, each with its manifest at `<key>/revisions/<revision>.json`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _CHUNK = 1 << 20
+_REVISION = 16  # hexadecimal digits of a digest that name a revision's folder
+_KEPT = re.compile(r"^[0-9a-f]{16}\.json$")
 _PART = re.compile(r"\.[0-9a-f]{32}\.part$")  # a file on its way, see Lake._put
 
 
@@ -62,15 +65,25 @@ class Lake:
         digest = digest_of(files)
         manifest = {**draft.fields, "key": key, "digest": digest, "files": files}
         text = json.dumps(manifest, sort_keys=True, indent=1, default=str).encode()
-        folder = f"{self._root}/{key}/{digest[:16]}"
+        folder = f"{self._root}/{key}/{digest[:_REVISION]}"
         for name, file in files.items():
             self._put(draft.folder / name, f"{folder}/{name}", file)
-        target = f"{self._root}/{key}/manifest.json"
-        self._fs.makedirs(f"{self._root}/{key}", exist_ok=True)
-        aside = f"{self._root}/{key}/.manifest-{uuid.uuid4().hex}"
+        self._keep_revision(key, digest)
+        self._write(f"{self._root}/{key}", "manifest.json", text)
+
+    def _keep_revision(self, key: str, digest: str) -> None:
+        """Keep the manifest that is about to be replaced by one of other files."""
+        past = self.manifest(key)
+        if past is not None and past["digest"] != digest:
+            text = json.dumps(past, sort_keys=True, indent=1).encode()
+            self._write(f"{self._root}/{key}/revisions", f"{past['digest'][:_REVISION]}.json", text)
+
+    def _write(self, folder: str, name: str, text: bytes) -> None:
+        self._fs.makedirs(folder, exist_ok=True)
+        aside = f"{folder}/.{name}-{uuid.uuid4().hex}"
         with self._fs.open(aside, "wb") as out:
             out.write(text)
-        self._replace(aside, target)
+        self._replace(aside, f"{folder}/{name}")
 
     def _put(self, local: Path, remote: str, file: Mapping[str, Any]) -> None:
         if self._holds(remote, file):
@@ -102,24 +115,42 @@ class Lake:
             found: dict[str, Any] = json.load(file)
         return found
 
-    def require(self, key: str) -> dict[str, Any]:
-        """Return a key's manifest.
+    def require(self, key: str, revision: str | None = None) -> dict[str, Any]:
+        """Return a key's newest manifest, or that of the revision whose digest begins with `revision`.
 
         Raises:
-            DataError: nothing is published under the key.
+            DataError: nothing is published under the key, or no such revision, or several.
         """
         found = self.manifest(key)
         if found is None:
             raise DataError(f"nothing is published at {self.url}/{key}; run the stage that writes it, then this again")
-        return found
+        if revision is None or (len(revision) >= _REVISION and str(found["digest"]).startswith(revision)):
+            return found
+        every = self.revisions(key)
+        fitting = [each for each in every if str(each["digest"]).startswith(revision)]
+        if len(fitting) != 1:
+            have = ", ".join(str(each["digest"])[:_REVISION] for each in every)
+            raise DataError(f"{len(fitting)} revisions of {self.url}/{key} begin with {revision!r}; there are: {have}")
+        return fitting[0]
 
-    def path(self, key: str, name: str) -> str:
-        """Return the full storage path of one file of a published key."""
-        manifest = self.require(key)
+    def revisions(self, key: str) -> list[dict[str, Any]]:
+        """Return the manifests of all revisions of a key that are kept, the newest first, those before by digest."""
+        newest = self.manifest(key)
+        if newest is None:
+            return []
+        folder = f"{self._root}/{key}/revisions"
+        kept = self._fs.find(folder) if self._fs.exists(folder) else []
+        names = sorted(str(path).rpartition("/")[2] for path in kept)
+        past = [json.loads(self._fs.cat_file(f"{folder}/{name}")) for name in names if _KEPT.match(name)]
+        return [newest, *(each for each in past if each["digest"] != newest["digest"])]
+
+    def path(self, key: str, name: str, revision: str | None = None) -> str:
+        """Return the full storage path of one file of a published key: of its newest revision, or of the one named."""
+        manifest = self.require(key, revision)
         if name not in manifest["files"]:
             have = ", ".join(sorted(manifest["files"]))
             raise DataError(f"{self.url}/{key} has no file {name!r}; it has: {have}")
-        return f"{self._root}/{key}/{manifest['digest'][:16]}/{name}"
+        return f"{self._root}/{key}/{manifest['digest'][:_REVISION]}/{name}"
 
     def read(self, key: str, name: str) -> bytes:
         """Return the bytes of one file of a published key."""
@@ -129,19 +160,19 @@ class Lake:
             raise self._lost(key, name) from error
         return data
 
-    def fetch(self, key: str, to: Path, names: list[str] | None = None) -> Path:
+    def fetch(self, key: str, to: Path, names: list[str] | None = None, revision: str | None = None) -> Path:
         """Copy a published key's files (all, or those named) below the local folder `to`, and check their digests.
 
         Raises:
             DataError: a file differs from its manifest, or the storage has lost it.
         """
-        files = self.require(key)["files"]
+        files = self.require(key, revision)["files"]
         for name in names if names is not None else files:
             target = to / name
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
             try:
-                with self._fs.open(self.path(key, name), "rb") as source, aside.open("wb") as out:
+                with self._fs.open(self.path(key, name, revision), "rb") as source, aside.open("wb") as out:
                     shutil.copyfileobj(source, out, _CHUNK)
             except FileNotFoundError as error:
                 raise self._lost(key, name) from error
@@ -160,20 +191,20 @@ class Lake:
         What an interrupted publication left (*.part) is not counted: nobody reads it.
         """
         manifest = self.require(key)
-        below = f"{key}/{manifest['digest'][:16]}/"
+        below = f"{key}/{manifest['digest'][:_REVISION]}/"
         paths = self._fs.find(f"{self._root}/{below}") if self._fs.exists(f"{self._root}/{below}") else []
         names = {path.partition(below)[2] for path in paths}
         return sorted(name for name in names - set(manifest["files"]) if not _PART.search(name))
 
-    def local(self, key: str, name: str) -> Path:
+    def local(self, key: str, name: str, revision: str | None = None) -> Path:
         """Return a local path of one file: the file itself on local storage, else a checked copy in the cache."""
-        path = self.path(key, name)
+        digest = str(self.require(key, revision)["digest"])
+        path = self.path(key, name, digest)
         if self.is_local:
             return Path(path)
-        digest = str(self.require(key)["digest"])[:16]
-        cache = Path(tempfile.gettempdir()) / "tidegate-lake" / digest
+        cache = Path(tempfile.gettempdir()) / "tidegate-lake" / digest[:_REVISION]
         if not (cache / name).exists():
-            self.fetch(key, cache, [name])
+            self.fetch(key, cache, [name], digest)
         return cache / name
 
     def keys(self, prefix: str) -> list[str]:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import psycopg2
 import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from typer.testing import CliRunner
 
 from examples.flights import load as loader
+from tidegate.cli import app
 from tidegate.contract import load_contract
 from tidegate.contract.infer import contract_text
 from tidegate.dataset import build
@@ -48,7 +51,8 @@ class Sources:
 
     def read(self, name: str, window: Window, lake: Lake, **other: Any) -> Slice:
         common: dict[str, Any] = {
-            "delivery": "flights", "source": name, "contract": load_contract(name), "window": window, "lake": lake,
+            "delivery": "flights", "source": name, "contract": other.get("contract") or load_contract(name),
+            "window": window, "lake": lake,
         }  # fmt: skip
         if name == "flights":
             spec = PostgresSource(connection="c", table=other.get("table", "flights"), time="time_hour")
@@ -170,6 +174,25 @@ def test_a_poisoned_message_is_quarantined_and_the_others_pass(
     ]
     assert json.loads(kept[0]["row"])["time_hour"] == "2013-01-02 06:00"
     assert kept[1]["bytes"] == b'{"origin": "EWR", "tem'
+
+
+def test_timestamps_sent_as_texts_where_a_number_was_expected_leave_quarantine_by_a_replay(
+    stack: StackConfig, sources: Sources, topic: str, lake: Lake
+) -> None:
+    shipped = load_contract("weather")
+    number: dict[str, Any] = {"raw": "int64", "lexical_form": None, "cast": "decimal", "event_time": False}
+    columns = tuple(replace(c, **number) if c.name == "time_hour" else c for c in shipped.columns)
+    before = replace(shipped, version="0.9.0", digest="0" * 64, columns=columns)
+    real = [row for row in loader.weather((1,)) if row["time_hour"].startswith("2013-01-02")][:4]
+    send(stack, topic, [json.dumps(row).encode() for row in real])
+    found = validate(sources.read("weather", DAY, lake, topic=topic, contract=before), before, lake)
+    assert found.reasons == {"undecodable:time_hour_is_no_int64": 4}
+
+    replayed = CliRunner().invoke(app, ["quarantine", "replay", "flights", "weather", DAY.id, "--lake", lake.url])
+    assert replayed.exit_code == 0, replayed.output
+    assert "by weather 1.0.0 (before: 0.9.0): 4 rows now clean, 0 still in quarantine" in replayed.stdout
+    clean = pq.read_table(lake.local(found.key, "clean.parquet")).column("time_hour").to_pylist()
+    assert clean == [int(utc(row["time_hour"]).timestamp()) for row in real]
 
 
 def test_messages_that_the_topic_no_longer_keeps_are_an_error_not_a_gap(

@@ -48,7 +48,7 @@ def publish(
             draft.fields["rows"] = write(draft.file(RAW), contract, read(position))
             draft.fields["position"] = position
         found = lake.require(key)
-    return Slice.model_validate({name: found[name] for name in Slice.model_fields})
+    return Slice.of_manifest(found)
 
 
 def write(path: Path, contract: Contract, tables: Iterator[Any]) -> int:

@@ -90,13 +90,14 @@ def check_files(
     """
     from tidegate.contract.arrow import clean_schema
     from tidegate.validate import stream, verdict
+    from tidegate.validate.quarantine import QUARANTINE_SCHEMA
     from tidegate.validate.sinks import Aside
 
     began = time.perf_counter()
     with ExitStack() as stack:
         places: list[Aside] = []
         sinks: list[stream.Sink] = []
-        for place, schema in ((clean, clean_schema(contract)), (quarantine, stream.QUARANTINE_SCHEMA)):
+        for place, schema in ((clean, clean_schema(contract)), (quarantine, QUARANTINE_SCHEMA)):
             aside = stack.enter_context(Aside(place, schema)) if place else None
             places += [aside] if aside else []
             sinks.append(aside.sink if aside else stream.Nowhere())

@@ -6,7 +6,6 @@ read once more, and of each key the first conforming row stays. Keys beyond what
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from tidegate.contract.arrow import BYTES, POSITION, clean_schema
+from tidegate.contract.arrow import POSITION, clean_schema
 from tidegate.contract.masks import Judged, judge
+from tidegate.handoff import Example
+from tidegate.validate.quarantine import quarantined
+from tidegate.validate.reasons import columns_of, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,18 +30,8 @@ if TYPE_CHECKING:
     from tidegate.contract.model import Severity
     from tidegate.handoff import Window
 
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("position", pa.string()),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("reasons", pa.list_(pa.string()), nullable=False),
-        pa.field("row", pa.string()),
-        pa.field("bytes", pa.binary()),
-    ]
-)
 _HELD = 16 << 20  # bytes of keys kept in memory; more go to a file
 _LIMITS = {"threads": 1, "memory_limit": "128MB"}
-_SHOWN = 80  # characters of an example
 
 
 class Sink(Protocol):
@@ -81,8 +73,8 @@ class Outcome:
     quarantined: int = 0
     findings: dict[str, Found] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-    """The place of the first row that is counted under each of `reasons`."""
+    examples: dict[str, Example] = field(default_factory=dict)
+    """The first row that is counted under each of `reasons`."""
     newest: float | None = None
     """The newest event time among the clean rows, seconds since 1970."""
 
@@ -134,26 +126,6 @@ def _pass(
     return outcome
 
 
-def quarantined(raw: Any, judged: Judged, contract: Contract) -> Any:
-    """Return the nonconforming rows as a table of QUARANTINE_SCHEMA: position, reasons and the raw values as JSON."""
-    taken = raw.take(judged.bad)
-    names = list(contract.names)
-    rows = [json.dumps(row, default=_plain, ensure_ascii=False) for row in taken.select(names).to_pylist()]
-    nothing = pa.nulls(len(rows))
-    columns = [
-        taken.column(POSITION) if POSITION in taken.column_names else nothing,
-        judged.first_reasons,
-        judged.all_reasons,
-        pa.array(rows, pa.string()),
-        taken.column(BYTES) if BYTES in taken.column_names else nothing,
-    ]
-    return pa.table(columns, names=QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
-
-
-def _plain(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
 def _add(outcome: Outcome, table: Any, judged: Judged, contract: Contract) -> None:
     outcome.rows += table.num_rows
     outcome.clean += judged.clean.num_rows
@@ -161,8 +133,8 @@ def _add(outcome: Outcome, table: Any, judged: Judged, contract: Contract) -> No
     for finding in judged.findings:
         known = outcome.findings.get(finding.reason)
         if known is None:
-            place, value = _example(table, finding.first, finding.reason, contract)
-            outcome.findings[finding.reason] = Found(finding.severity, finding.rows, place, value)
+            example = _example(table, finding.first, finding.reason, contract)
+            outcome.findings[finding.reason] = Found(finding.severity, finding.rows, example.position, example.value)
         else:
             known.rows += finding.rows
     firsts = judged.first_reasons
@@ -171,30 +143,15 @@ def _add(outcome: Outcome, table: Any, judged: Judged, contract: Contract) -> No
         outcome.reasons[reason] = outcome.reasons.get(reason, 0) + counted["counts"]
         if reason not in outcome.examples:
             row = int(judged.bad[firsts.index(reason).as_py()])
-            outcome.examples[reason] = _place(table, row)
+            outcome.examples[reason] = _example(table, row, reason, contract)
     newest = _newest(judged.clean, contract)
     outcome.newest = newest if outcome.newest is None else max(outcome.newest, newest or outcome.newest)
 
 
-def _example(table: Any, row: int, reason: str, contract: Contract) -> tuple[str, str]:
+def _example(table: Any, row: int, reason: str, contract: Contract) -> Example:
     taken = table.slice(row, 1).to_pylist()[0]
-    name, _, rule = reason.partition(":")
-    if name == "undecodable":
-        value: Any = (taken.get(BYTES) or b"").decode("utf-8", "backslashreplace")
-    elif name == "row":
-        read = next((each.columns for each in contract.row_rules if each.name == rule), ())
-        value = ", ".join(f"{column}={taken.get(column)}" for column in read)
-    else:
-        parts = name.split("+")
-        value = [taken.get(part.split(".")[0].removesuffix("[]")) for part in parts]
-        value = value[0] if len(value) == 1 else value
-    text = value if isinstance(value, str) else repr(value)
-    return _place(table, row), text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-def _place(table: Any, row: int) -> str:
-    place = table.column(POSITION)[row].as_py() if POSITION in table.column_names else None
-    return str(place or f"row {row}")
+    place = str(taken.get(POSITION) or f"row {row}")
+    return Example(position=place, value=value_of(taken, reason, columns_of(reason, contract)))
 
 
 def _newest(clean: Any, contract: Contract) -> float | None:
@@ -261,7 +218,7 @@ class Keys:
         if self._file is not None and self._held:
             self._spill()
         held = pa.concat_tables([self._schema.empty_table(), *self._held])
-        connection = self._file if self._file is not None else _database(":memory:", {})
+        connection = self._file if self._file is not None else database(":memory:", {})
         if self._file is None:
             connection.register("keys", held)
         for reason, names in self._uniques.items():
@@ -278,7 +235,7 @@ class Keys:
         if self._file is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tidegate-keys-")
             folder = Path(self._folder.name)
-            self._file = _database(str(folder / "keys.duckdb"), {"temp_directory": str(folder / "spilled")})
+            self._file = database(str(folder / "keys.duckdb"), {"temp_directory": str(folder / "spilled")})
         held = pa.concat_tables(self._held)
         self._file.register("held", held)
         there = self._file.sql("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'keys'").fetchall()[0][0]
@@ -287,7 +244,8 @@ class Keys:
         self._held, self._bytes = [], 0
 
 
-def _database(path: str, config: dict[str, Any]) -> Any:
+def database(path: str, config: dict[str, Any]) -> Any:
+    """Return a connection to a DuckDB database that keeps within a part's memory; it must be closed."""
     connection = duckdb.connect(path, config={**_LIMITS, **config})
     connection.execute("SET enable_progress_bar = false")  # it would go to stdout
     return connection

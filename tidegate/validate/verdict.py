@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tidegate.validate.reasons import printable, told
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,7 +39,8 @@ def _all(outcome: Outcome, contract: Contract, as_of: float) -> Iterator[Complai
     rules = contract.slice_rules
     for reason, found in outcome.findings.items():
         if found.severity == "stop":
-            message = f"{found.rows} rows break {reason}, which stops a slice, such as {found.position}: {found.value}"
+            such = f"such as {found.position}: {printable(found.value)}"
+            message = f"{found.rows} rows break {reason}, which stops a slice, {such}"
             yield Complaint(reason, "stop", message)
     least, most = rules.rows
     if least is not None and outcome.rows < least:
@@ -45,11 +48,13 @@ def _all(outcome: Outcome, contract: Contract, as_of: float) -> Iterator[Complai
     if most is not None and outcome.rows > most:
         yield Complaint("row_count", rules.rows_severity, f"{outcome.rows} rows, at most {most:g} are allowed")
     if rules.quarantined_rows is not None and outcome.quarantined > rules.quarantined_rows:
-        message = f"{outcome.quarantined} rows in quarantine, at most {rules.quarantined_rows} are allowed"
+        limit = f"at most {rules.quarantined_rows} are allowed"
+        message = f"{outcome.quarantined} rows in quarantine, {limit} ({told(outcome.reasons, outcome.examples)})"
         yield Complaint("quarantined", "stop", message)
     share = outcome.quarantined / outcome.rows if outcome.rows else 0.0
     if rules.quarantined_share is not None and share > rules.quarantined_share:
-        message = f"{share:.2%} of the rows in quarantine, at most {rules.quarantined_share:.2%} are allowed"
+        limit = f"at most {rules.quarantined_share:.2%} are allowed"
+        message = f"{share:.2%} of the rows in quarantine, {limit} ({told(outcome.reasons, outcome.examples)})"
         yield Complaint("quarantined", "stop", message)
     yield from _freshness(outcome, contract, as_of)
 

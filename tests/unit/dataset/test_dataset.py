@@ -157,6 +157,18 @@ def test_reference_data_are_those_of_the_newest_window_only(lake: Lake, tmp_path
     ]
 
 
+def test_of_each_slice_the_newest_revision_is_taken_and_named(lake: Lake, tmp_path: Path) -> None:
+    february = Window(start=utc("2013-02-01"), end=utc("2013-03-01"))
+    before = make(lake, tmp_path)
+    put(lake, "trips", february, trips(february, 80))
+    after = make(lake, tmp_path)
+
+    place = f"trips/{february.id}"
+    assert (before.train_rows, after.train_rows) == (72, 108)
+    assert after.slices[place] == lake.require(keys.validated("d", "trips", february))["digest"]
+    assert {name for name in after.slices if after.slices[name] != before.slices[name]} == {place}
+
+
 def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
     digests = set()
     for name in "ab":

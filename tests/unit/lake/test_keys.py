@@ -17,6 +17,7 @@ def test_each_kind_of_artefact_has_its_own_key() -> None:
     found = [
         keys.raw("d", "s", JANUARY),
         keys.validated("d", "s", JANUARY),
+        keys.refused("d", "s", JANUARY),
         keys.dataset("d", JANUARY),
         keys.model("d", "r"),
         keys.optimised("d", "r"),
@@ -25,7 +26,7 @@ def test_each_kind_of_artefact_has_its_own_key() -> None:
 
     assert len(set(found)) == len(found)
     assert found[1] == "slices/d/s/20130101T000000Z-20130201T000000Z/validated"
-    assert found[5] == "bundles/d/v3"
+    assert found[6] == "bundles/d/v3"
 
 
 def test_a_key_tells_its_window() -> None:

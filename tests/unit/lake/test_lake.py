@@ -72,6 +72,45 @@ def test_a_reader_of_the_old_revision_still_has_its_bytes_while_a_new_one_is_pub
     assert lake.read("k", "a.txt") == b"new"
 
 
+def test_every_revision_stays_readable_by_its_digest_and_the_newest_is_what_readers_get(lake: Lake) -> None:
+    digests = []
+    for text in ("one", "two", "three", "one"):
+        put(lake, "k", text)
+        digests.append(lake.require("k")["digest"])
+
+    assert digests[3] == digests[0]
+    assert lake.read("k", "a.txt") == b"one"
+    assert lake.revisions("k")[0]["digest"] == digests[0]
+    assert {each["digest"] for each in lake.revisions("k")} == set(digests)
+    assert lake.local("k", "a.txt", digests[1][:16]).read_text() == "two"
+    assert lake.keys("") == ["k"]
+    with pytest.raises(DataError, match=f"0 revisions of .*/k begin with 'ffff'; there are: {digests[0][:16]}"):
+        lake.require("k", "ffff")
+
+
+def test_a_death_before_the_new_manifest_leaves_the_old_revision_in_use(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake, "k", "old")
+    real = lake._replace
+
+    def dies(source: str, target: str) -> None:
+        if target.endswith("/manifest.json"):
+            raise SystemExit
+        real(source, target)
+
+    monkeypatch.setattr(lake, "_replace", dies)
+    with pytest.raises(SystemExit):
+        put(lake, "k", "new")
+    assert lake.read("k", "a.txt") == b"old"
+    assert len(lake.revisions("k")) == 1
+
+    monkeypatch.undo()
+    put(lake, "k", "new")
+    assert lake.read("k", "a.txt") == b"new"
+    assert len(lake.revisions("k")) == 2
+
+
 def test_publishing_the_same_bytes_again_writes_the_same_manifest(lake: Lake, tmp_path: Path) -> None:
     put(lake, "k", "same")
     manifest = (tmp_path / "lake" / "k" / "manifest.json").read_bytes()

@@ -14,12 +14,14 @@ from tidegate.handoff import Slice, ValidatedSlice, Window
 JANUARY = Window(start="2013-01-01", end="2013-02-01")
 
 
-def validated(source, read, reasons):
+def validated(source, read, reasons, examples=None):
     part = Slice(
         delivery="flights", source=source, contract=source, window=JANUARY, key="k", rows=read, digest="d", position={}
     )
     bad = sum(reasons.values())
-    whole = ValidatedSlice(slice=part, key="k", clean=read - bad, quarantined=bad, reasons=reasons, digest="d")
+    whole = ValidatedSlice(
+        slice=part, key="k", clean=read - bad, quarantined=bad, reasons=reasons, digest="d", examples=examples or {}
+    )
     return whole.model_dump(mode="json")
 
 
@@ -41,6 +43,20 @@ def test_an_alert_names_only_the_sources_with_quarantined_rows():
     assert {name: (c["read"], c["quarantined"], c["reasons"]) for name, c in told["sources"].items()} == {
         "flights": (10, 2, {"tailnum:pattern": 2})
     }
+
+
+def test_an_alert_names_the_reasons_of_most_rows_with_a_place_and_a_value_each():
+    reasons = {"a:required": 1, "b:minimum": 9, "c:pattern": 5, "d:enum": 2}
+    examples = {reason: {"position": f"w/0/{n}", "value": f"value {n}"} for n, reason in enumerate(reasons)}
+    given, event = context([validated("weather", 20, reasons, examples)], quarantine_asset("flights"))
+    alert().execute(given)
+    told = event.extra["sources"]["weather"]
+    assert told["reasons"] == reasons
+    assert told["examples"] == {reason: examples[reason] for reason in ("b:minimum", "c:pattern", "d:enum")}
+    assert told["said"] == (
+        "9 rows for b:minimum, such as w/0/1: value 1; 5 rows for c:pattern, such as w/0/2: value 2; "
+        "2 rows for d:enum, such as w/0/3: value 3; and 1 more reasons"
+    )
 
 
 def test_a_source_that_failed_does_not_hide_the_others_quarantine():

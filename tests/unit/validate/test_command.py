@@ -120,6 +120,18 @@ def test_a_slice_that_breaks_a_bound_is_refused_and_its_clean_rows_are_not_writt
     assert not list(contract.parent.glob(".*.part"))
 
 
+def test_a_slice_with_too_much_in_quarantine_is_refused_with_the_top_reasons_and_an_example_each(
+    contract: Path,
+) -> None:
+    _, report = run(contract, "x\x1b[31m,1,1,2\ny,2,1,2\n2026-11-24T00:00:00Z,3,2,1\n")
+    (said,) = [each["message"] for each in report["slice"] if each["rule"] == "quarantined"]  # type: ignore[attr-defined]
+
+    assert said == (
+        "100.00% of the rows in quarantine, at most 80.00% are allowed (2 rows for at:lexical_form, such as in.csv:2: "
+        "x\\x1b[31m; 1 rows for row:ordered, such as in.csv:4: lo=2.0, hi=1.0)"
+    )
+
+
 def test_several_files_are_one_slice(contract: Path) -> None:
     (contract.parent / "more.jsonl").write_text('{"at": "2026-11-24T00:00:00Z", "id": 1}\n')
     code, report = run(contract, GOOD.format(1), str(contract.parent / "more.jsonl"))

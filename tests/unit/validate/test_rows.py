@@ -34,7 +34,7 @@ WINDOW = Window(start=utc("2013-01-01"), end=utc("2013-02-01"))
 ROWS = [
     {"hour": "2013-01-01T06:00:00Z", "wind": 10.0, "_position": "weather/0/0"},
     {"hour": "yesterday at six", "wind": 999.0, "_position": "weather/0/1"},
-    {"_position": "weather/0/2", "_error": "undecodable:not_json", "_bytes": b"{\xff"},
+    {"_position": "weather/0/2", "_error": "undecodable:not_utf8", "_bytes": b"{\xff"},
     {"hour": "2013-01-01T07:00:00Z", "wind": 1048.36, "_position": "weather/0/3"},
     {"hour": "2013-01-01T08:00:00Z", "wind": None, "_position": "weather/0/4"},
     {"hour": "2013-01-01T09:00:00Z", "wind": 500.0, "_position": "weather/0/5"},
@@ -62,7 +62,7 @@ def test_read_is_clean_plus_quarantined_and_each_bad_row_is_counted_under_its_fi
     found = validate(publish(lake, ROWS), RULES, lake)
 
     assert (found.clean, found.quarantined) == (2, 4)
-    assert found.reasons == {"hour:lexical_form": 1, "undecodable:not_json": 1, "wind:maximum": 2}
+    assert found.reasons == {"hour:lexical_form": 1, "undecodable:not_utf8": 1, "wind:maximum": 2}
     clean = pq.read_table(lake.local(found.key, "clean.parquet"))
     assert clean.schema.equals(clean_schema(RULES))
     assert clean.to_pylist() == [{"hour": 1357020000, "wind": 10.0}, {"hour": 1357027200, "wind": None}]
@@ -76,7 +76,7 @@ def test_quarantine_keeps_the_raw_row_its_place_and_all_its_reasons(tmp_path: Pa
     assert poisoned["position"] == "weather/0/1"
     assert poisoned["reasons"] == ["hour:lexical_form", "wind:maximum"]
     assert json.loads(poisoned["row"]) == {"hour": "yesterday at six", "wind": 999.0}
-    assert broken["reason"] == "undecodable:not_json"
+    assert broken["reason"] == "undecodable:not_utf8"
     assert broken["bytes"] == b"{\xff"
 
 

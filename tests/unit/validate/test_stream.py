@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
 from tidegate.contract.masks import judge
+from tidegate.handoff import Example
 from tidegate.validate import stream
 
 RULES = Contract(
@@ -83,7 +84,7 @@ def test_keys_beyond_memory_are_found_too(monkeypatch: pytest.MonkeyPatch, held:
     assert outcome.reasons == {"k:duplicate": 99, "v:minimum": 1}
     assert sorted(row["k"] for row in clean.rows) == list(range(300))
     assert bad.rows[0]["reason"] == "v:minimum"
-    assert outcome.examples["k:duplicate"] == "p/0/None/0"
+    assert outcome.examples["k:duplicate"] == Example(position="p/0/None/0", value="0")
 
 
 def test_null_repeats_nothing() -> None:
