@@ -24,6 +24,8 @@ from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError
 from tidegate.handoff import Window
 from tidegate.ingest import postgres
+from tidegate.ingest.postgres_columns import order, readings
+from tidegate.ingest.postgres_copy import copied
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -262,6 +264,31 @@ def test_rows_without_a_key_are_ordered_by_all_they_have_whatever_its_type(datab
     assert first.digest == again.digest
 
 
+def test_rows_that_share_time_and_key_have_one_order_wherever_they_lie(database: Database, table: str) -> None:
+    contract = rules(KEY, TIME, column("string"))
+    digests = []
+    for texts in (("a", "b", "c"), ("c", "a", "b")):
+        database.run(
+            f"DROP TABLE IF EXISTS {table}", f"CREATE TABLE {table} (id bigint, t timestamptz, v text)",
+            *[f"INSERT INTO {table} VALUES (1, '2026-01-01Z', '{text}')" for text in texts],
+        )  # fmt: skip
+        digests.append(database.read(table, contract)[0].digest)
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "rest"), [("PRIMARY KEY (id)", 0), ("UNIQUE (id)", 1), ("UNIQUE (t, id)", 1), ("PRIMARY KEY (v)", 1)]
+)
+def test_the_rest_of_a_row_orders_it_only_where_no_index_makes_time_and_key_unique(
+    database: Database, table: str, key: str, rest: int
+) -> None:
+    database.run(f"CREATE TABLE {table} (id bigint, t timestamptz, v text, {key})")
+    contract = rules(KEY, TIME, column("string"))
+    with closing(psycopg2.connect(database.dsn)) as connection, connection.cursor() as cursor:
+        found = readings(cursor, table, contract)
+        assert len(order(cursor, table, "t", contract, found)) == 2 + rest
+
+
 def test_the_roles_own_settings_change_no_value(database: Database, table: str) -> None:
     role = f"odd_{uuid.uuid4().hex[:8]}"
     database.run(
@@ -298,7 +325,7 @@ def test_texts_that_are_no_utf8_go_aside(server: StackConfig, database: Database
 def test_a_read_that_is_given_up_half_way_leaves_no_thread_waiting(database: Database, table: str) -> None:
     database.run(f"CREATE TABLE {table} AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 40000)")
     with closing(psycopg2.connect(database.dsn)) as connection, connection.cursor() as cursor:
-        blocks = postgres._blocks(cursor, f"COPY {table} TO STDOUT (FORMAT csv)".encode())
+        blocks = copied([cursor], [f"COPY {table} TO STDOUT (FORMAT csv)".encode()])
         assert len(next(blocks)) > 1000
         blocks.close()
 

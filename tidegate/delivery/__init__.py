@@ -81,6 +81,7 @@ class PostgresSource(Spec):
     patience: Seconds = Field(
         default=600.0, description="how long a window waits for transactions that could still commit rows into it"
     )
+    connections: int = Field(default=2, ge=1, le=16, description="how many read a large window side by side")
 
 
 class KafkaSource(Spec):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -14,11 +13,14 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, parse_dsn
 from tidegate.errors import DataError
 from tidegate.ingest import horizon, postgres_rows
 from tidegate.ingest.edge import away
-from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, readings
+from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, order, readings
+from tidegate.ingest.postgres_copy import copied
+from tidegate.ingest.postgres_parts import parts
 from tidegate.ingest.slices import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from tidegate.contract import Contract
     from tidegate.delivery import PostgresSource
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from tidegate.lake import Lake
 
 TIMEOUT = 10.0
-_BLOCK = 4 << 20  # bytes of CSV that become one table
 _REFUSALS = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
 
 
@@ -44,7 +45,7 @@ def read(
     timeout: float = TIMEOUT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Slice:
-    """Publish the table's rows with start <= time < end, ordered by time and key.
+    """Publish the table's rows with start <= time < end, ordered by time, key and, where two may share these, all else.
 
     The source's position is the horizon: the snapshot's bounds, and how long it waited for open transactions (see
     `tidegate.ingest.horizon`). A row's position is its primary key (by the contract), or its number.
@@ -56,18 +57,22 @@ def read(
         DataError: no such database, table or column, no access, or numbers whose digits the contract would lose.
     """
 
-    def rows(position: dict[str, Any]) -> Iterator[Any]:
+    def connect() -> Any:
         try:
             connection = psycopg2.connect(dsn, connect_timeout=max(2, round(timeout)))
         except psycopg2.OperationalError as error:
             raise _no_connection(error, dsn, timeout) from error
+        connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
+        return connection
+
+    def rows(position: dict[str, Any]) -> Iterator[Any]:
+        connection = connect()
         try:
             connection.autocommit = True
             what = f"table {spec.table!r} at {_address(dsn)}"
             position.update(horizon=horizon.settle(connection, window, what, spec.patience, sleep=sleep))
             connection.autocommit = False
-            connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
-            yield from _copy(connection, spec, contract, window, position)
+            yield from _copy(connection, connect, spec, contract, window, position)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             raise away("Postgres", _address(dsn), timeout, _first_line(error)) from error
         except psycopg2.Error as error:
@@ -84,89 +89,47 @@ def read(
 
 
 def _copy(
-    connection: Any, spec: PostgresSource, contract: Contract, window: Window, position: dict[str, Any]
-) -> Iterator[Any]:
-    with connection.cursor() as cursor:
+    connection: Any, connect: Callable[[], Any], spec: PostgresSource, contract: Contract, window: Window,
+    position: dict[str, Any],
+) -> Iterator[Any]:  # fmt: skip
+    with ExitStack() as held:
+        cursor = held.enter_context(connection.cursor())
         cursor.execute(EXACT_TEXTS)
         position.update(kind="postgres", table=spec.table)
         position["horizon"] |= horizon.snapshot(cursor)
         found = readings(cursor, spec.table, contract)
-        query = _query(spec, found, contract, window).as_string(cursor).encode()
-        cursor.execute(BYTES_AS_STORED)
+        by = sql.SQL(", ").join(order(cursor, spec.table, spec.time, contract, found))
+        intervals = parts(cursor, spec, window)
+        queries = [_query(spec, found, by, each).as_string(cursor).encode() for each in intervals]
+        cursors = [cursor]
+        if len(intervals) > 1:
+            cursor.execute("SELECT pg_export_snapshot()")
+            snapshot = cursor.fetchone()[0]
+            for _ in range(min(spec.connections, len(intervals)) - 1):
+                other = held.enter_context(closing(connect()))
+                cursors.append(held.enter_context(other.cursor()))
+                cursors[-1].execute("SET TRANSACTION SNAPSHOT %s", [snapshot])
+                cursors[-1].execute(EXACT_TEXTS)
+        for each in cursors:
+            each.execute(BYTES_AS_STORED)
         number = 0
-        for rows in _blocks(cursor, query):
-            yield postgres_rows.table(rows, number, found, contract)
-            number += len(rows)
+        with closing(copied(cursors, queries)) as blocks:
+            for rows in blocks:
+                yield postgres_rows.table(rows, number, found, contract)
+                number += len(rows)
 
 
-class _Sink:
-    """What COPY writes to, a row a call: puts blocks of whole rows into a queue."""
-
-    def __init__(self, blocks: queue.Queue[list[bytes] | None]):
-        self._blocks = blocks
-        self._rows: list[bytes] = []
-        self._size = 0
-        self.is_left = False
-
-    def write(self, row: bytes) -> None:
-        """Take one row; COPY is broken off where nobody reads any more."""
-        self._rows.append(row)
-        self._size += len(row)
-        if self._size >= _BLOCK:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand over the rows so far."""
-        if self.is_left:
-            raise BrokenPipeError("the reader has gone")
-        if self._rows:
-            self._blocks.put(self._rows)
-        self._rows, self._size = [], 0
-
-
-def _blocks(cursor: Any, query: bytes) -> Iterator[list[bytes]]:
-    """Yield the rows of a COPY in blocks, while a thread fetches the next ones: a few blocks are all that is held."""
-    blocks: queue.Queue[list[bytes] | None] = queue.Queue(2)
-    sink = _Sink(blocks)
-    failures: list[BaseException] = []
-
-    def send() -> None:
-        try:
-            cursor.copy_expert(query, sink)
-            sink.flush()
-        except BaseException as error:  # raised below, in the reading thread
-            failures.append(error)
-        finally:
-            blocks.put(None)
-
-    sender = threading.Thread(target=send, name="tidegate-copy", daemon=True)
-    sender.start()
-    block: list[bytes] | None = []
-    try:
-        while (block := blocks.get()) is not None:
-            yield block
-    finally:
-        sink.is_left = True
-        while block is not None:
-            block = blocks.get()
-        sender.join()
-    if failures:
-        raise failures[0]
-
-
-def _query(spec: PostgresSource, found: list[Reading], contract: Contract, window: Window) -> Any:
-    time_column = sql.Identifier(spec.time)
-    keyed = [each for name in contract.key for each in found if each.column.name == name]
+def _query(spec: PostgresSource, found: list[Reading], by: sql.Composable, interval: tuple[datetime, datetime]) -> Any:
     return sql.SQL(
         "COPY (SELECT {columns} FROM {table} WHERE {time} >= {start} AND {time} < {end} ORDER BY {order}) "
         "TO STDOUT (FORMAT csv)"
     ).format(
         columns=sql.SQL(", ").join(each.selected for each in found),
         table=sql.Identifier(*spec.table.split(".")),
-        time=time_column,
-        start=sql.Literal(window.start),
-        end=sql.Literal(window.end),
-        order=sql.SQL(", ").join([time_column, *(each.ordered for each in keyed or found)]),
+        time=sql.Identifier(spec.time),
+        start=sql.Literal(interval[0]),
+        end=sql.Literal(interval[1]),
+        order=by,
     )
 
 

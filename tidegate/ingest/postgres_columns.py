@@ -30,6 +30,16 @@ WITH RECURSIVE bare AS (
 )
 SELECT name, typname, typtype FROM bare JOIN pg_type ON pg_type.oid = type WHERE typtype <> 'd'
 """
+_UNIQUE = """
+SELECT EXISTS (
+    SELECT FROM pg_index i WHERE indrelid = %s::regclass AND indisunique AND indisvalid AND indpred IS NULL
+    AND indexprs IS NULL AND NOT EXISTS (
+        SELECT FROM unnest(indkey::int2[]) WITH ORDINALITY AS part (number, place)
+        JOIN pg_attribute a ON attrelid = indrelid AND attnum = number
+        WHERE place <= indnkeyatts AND (attname <> ALL (%s) OR NOT attnotnull)
+    )
+)
+"""
 EXACT_TEXTS = (
     "SET TIME ZONE 'UTC'; SET DATESTYLE = ISO; SET INTERVALSTYLE = postgres; SET EXTRA_FLOAT_DIGITS = 1; "
     "SET BYTEA_OUTPUT = hex; SET CLIENT_ENCODING = UTF8; SET XMLBINARY = base64"
@@ -113,3 +123,14 @@ def readings(cursor: Any, table: str, contract: Contract) -> list[Reading]:
             )
         made.append(Reading(column, typname, typtype == "e"))
     return made
+
+
+def order(cursor: Any, table: str, time: str, contract: Contract, found: list[Reading]) -> list[sql.Composable]:
+    """Return what rows are ordered by so that the same rows have the same order always: time, key, and the rest.
+
+    The rest only where no unique index says that two rows never share time and key.
+    """
+    keyed = [each for name in contract.key for each in found if each.column.name == name]
+    cursor.execute(_UNIQUE, [sql.Identifier(*table.split(".")).as_string(cursor), [time, *contract.key]])
+    rest = [] if cursor.fetchone()[0] else [each for each in found if each not in keyed and each.column.name != time]
+    return [sql.Identifier(time), *(each.ordered for each in [*keyed, *rest])]

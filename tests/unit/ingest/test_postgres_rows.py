@@ -41,6 +41,23 @@ def test_a_bad_key_is_the_rows_position_as_it_stands() -> None:
     assert (good["_position"], bad["_position"]) == ("v=a", "v=\ufffd")
 
 
+@pytest.mark.parametrize(
+    ("kind", "table_type", "line", "shown"),
+    [
+        ("bool", "bool", b"t", "true"), ("time", "time", b"12:00:00", "12:00:00.000000"),
+        ("float64", "float8", b"0.5", "0.5"),
+        ("decimal", "numeric", b"1.5", "1.500000000"),
+        ("bytes", "bytea", b"\\x00ff", "\\x00ff"), ("uint8", "text", b"7", "7"),
+        ("timestamp", "timestamptz", b"2013-01-01 06:00:00+00", "2013-01-01 06:00:00.000000Z"),
+        ("list", "_int4", b'"[1, 2]"', "[1, 2]"),
+    ],
+)  # fmt: skip
+def test_a_key_of_any_type_is_a_position(kind: Any, table_type: str, line: bytes, shown: str) -> None:
+    items = Column("item", "int32", "int32") if kind == "list" else None
+    (row,) = rows([line + b"\n"], reading(kind, table_type, key=1, items=items))
+    assert (row["_position"], row["_error"]) == (f"v={shown}", None)
+
+
 @pytest.mark.parametrize(("line", "value"), [(b"\n", None), (b'""\n', "")])
 def test_null_and_the_empty_text_are_told_apart_also_in_a_row_of_one_column(line: bytes, value: str | None) -> None:
     assert [row["s"] for row in rows([line, line], TEXT)] == [value, value]

@@ -1,0 +1,93 @@
+"""Runs COPY queries side by side and gives their rows in the queries' order: a few blocks are all that is held."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+BLOCK = 4 << 20  # bytes of CSV that become one table
+_AHEAD = 3  # blocks of a query that wait to be read
+
+
+class _Sink:
+    """What COPY writes to, a row a call: puts blocks of whole rows into a queue."""
+
+    def __init__(self, blocks: queue.Queue[list[bytes] | None]):
+        self._blocks = blocks
+        self._rows: list[bytes] = []
+        self._size = 0
+        self.is_left = False
+
+    def write(self, row: bytes) -> None:
+        self._rows.append(row)
+        self._size += len(row)
+        if self._size >= BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.is_left:
+            raise BrokenPipeError("the reader has gone")
+        if self._rows:
+            self._blocks.put(self._rows)
+        self._rows, self._size = [], 0
+
+
+class _Copy:
+    """One COPY that is running: its blocks of rows, or its error."""
+
+    def __init__(self, cursor: Any, query: bytes):
+        self._blocks: queue.Queue[list[bytes] | None] = queue.Queue(_AHEAD)
+        self._sink = _Sink(self._blocks)
+        self._failures: list[BaseException] = []
+        self._ended = False
+        self._cursor = cursor
+        self._sender = threading.Thread(target=self._send, args=(query,), name="tidegate-copy", daemon=True)
+        self._sender.start()
+
+    def _send(self, query: bytes) -> None:
+        try:
+            self._cursor.copy_expert(query, self._sink)
+            self._sink.flush()
+        except BaseException as error:  # raised where the rows are read
+            self._failures.append(error)
+        finally:
+            self._blocks.put(None)
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        while (block := self._blocks.get()) is not None:
+            yield block
+        self._ended = True
+        if self._failures:
+            raise self._failures[0]
+
+    def close(self) -> None:
+        """End it, also half-way, and its thread."""
+        if not self._ended:
+            self._sink.is_left = True
+            self._cursor.connection.cancel()
+            while self._blocks.get() is not None:
+                pass
+            self._ended = True
+        self._sender.join()
+
+
+def copied(cursors: Sequence[Any], queries: Sequence[bytes]) -> Generator[list[bytes], None, None]:
+    """Yield the lines that the COPY queries give, in the queries' order, in blocks of some 4 MiB.
+
+    As many queries run side by side as there are cursors, each of a connection of its own.
+    """
+    running = deque(_Copy(cursor, query) for cursor, query in zip(cursors, queries, strict=False))
+    try:
+        for number in range(len(queries)):
+            yield from running[0]
+            running.popleft().close()
+            if number + len(cursors) < len(queries):
+                running.append(_Copy(cursors[number % len(cursors)], queries[number + len(cursors)]))
+    finally:
+        for each in running:
+            each.close()
