@@ -320,7 +320,7 @@ def plot(found: dict[str, Any]) -> str:
     right.set_yticks(range(len(names)), names)
     right.invert_yaxis()
     right.set_xlabel("median candidate requests to detection (missing: never)")
-    right.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.25)

@@ -115,9 +115,9 @@ def fixed_sample(run: Run, knob: float) -> int | None:
     slow = run.buckets[:, :, edge + 1 :].sum(axis=2).cumsum(axis=0)
     limit = stats.norm.isf(knob)
     for counts in (errors, slow):
-        pooled = counts.sum(axis=1) / requests.sum(axis=1)
-        spread = np.sqrt(pooled * (1 - pooled) * (1 / requests[:, 0] + 1 / requests[:, 1]))
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):  # a second without a request says nothing
+            pooled = counts.sum(axis=1) / requests.sum(axis=1)
+            spread = np.sqrt(pooled * (1 - pooled) * (1 / requests[:, 0] + 1 / requests[:, 1]))
             z = (counts[:, 0] / requests[:, 0] - counts[:, 1] / requests[:, 1]) / spread
         first = np.flatnonzero((z > limit) & (counts[:, 0] >= 2))
         if first.size:
