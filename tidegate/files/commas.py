@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from typing import TYPE_CHECKING, Any, Literal
@@ -175,10 +176,11 @@ def _fields(text: bytes, header: list[str], contract: Contract) -> tuple[Any, di
         ragged[row.number - 1] = row.actual_columns
         return "skip"
 
+    marked = codecs.BOM_UTF8 + text  # the reader takes one such mark away, and it shall be no part of a value
     try:
         table = pacsv.read_csv(
-            io.BytesIO(text),
-            read_options=pacsv.ReadOptions(column_names=header, use_threads=False, block_size=len(text) + 1),
+            io.BytesIO(marked),
+            read_options=pacsv.ReadOptions(column_names=header, use_threads=False, block_size=len(marked) + 1),
             parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.binary()),

@@ -7,6 +7,7 @@ more as texts, and each column is decoded by the forms of `tidegate.contract.tex
 from __future__ import annotations
 
 import binascii
+import codecs
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,10 @@ def table(rows: list[bytes], first: int, readings: list[Reading], contract: Cont
 
 
 def _parsed(text: bytes, types: dict[str, Any]) -> Any:
+    marked = codecs.BOM_UTF8 + text  # the reader takes one such mark away, and it shall be no part of a value
     return pacsv.read_csv(
-        io.BytesIO(text),
-        read_options=pacsv.ReadOptions(column_names=list(types), use_threads=False, block_size=len(text) + 1),
+        io.BytesIO(marked),
+        read_options=pacsv.ReadOptions(column_names=list(types), use_threads=False, block_size=len(marked) + 1),
         parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),  # one column, and NULL
         convert_options=pacsv.ConvertOptions(
             column_types=types,
