@@ -183,9 +183,9 @@ class Storage:
         full = self.path(below)
         try:
             yield full
-        except FileNotFoundError:
-            raise
         except (OSError, RuntimeError) as error:
+            if isinstance(error, FileNotFoundError) and "no_such_bucket" not in str(error).lower():
+                raise
             if is_full(error):
                 free = (
                     f"{shutil.disk_usage(self._root).free:,} bytes are free" if self.is_local else "the storage is full"
@@ -248,5 +248,6 @@ def _s3(url: str) -> tuple[Any, str]:
     client = S3FileSystem(
         endpoint_override=known("AWS_ENDPOINT_URL_S3") or known("AWS_ENDPOINT_URL"),
         region=known("AWS_REGION") or known("AWS_DEFAULT_REGION") or "us-east-1",
+        allow_delayed_open=True,  # what fits into one part, such as a manifest, is one PUT
     )
     return ArrowFSWrapper(client, skip_instance_cache=True), url.partition("://")[2]
