@@ -164,10 +164,15 @@ class Lake:
             raise DataError(f"{self.url}/{key} has no file {name!r}; it has: {have}")
         return _place(key, manifest, name)
 
-    def read(self, key: str, name: str) -> bytes:
+    def is_whole(self, key: str) -> bool:
+        """Whether a key is published and each of its files is there, unaltered."""
+        found = self._past(key)
+        return found is not None and self._has_all(key, found)
+
+    def read(self, key: str, name: str, revision: str | None = None) -> bytes:
         """Return the bytes of one file of a published key."""
         try:
-            return self._storage.read(self._place(key, name, self.require(key)))
+            return self._storage.read(self._place(key, name, self.require(key, revision)))
         except FileNotFoundError as error:
             raise self._lost(key, name) from error
 

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import fsspec
@@ -242,10 +242,10 @@ def _fsspec(url: str) -> tuple[Any, str]:
 def _s3(url: str) -> tuple[Any, str]:
     """Return Arrow's S3 client, which every environment has, as an fsspec file system."""
     from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import S3FileSystem
+    from pyarrow import fs
 
-    known = os.environ.get
-    client = S3FileSystem(
+    known, connect = os.environ.get, cast("Any", fs.S3FileSystem)  # its type information is older than it is
+    client = connect(
         endpoint_override=known("AWS_ENDPOINT_URL_S3") or known("AWS_ENDPOINT_URL"),
         region=known("AWS_REGION") or known("AWS_DEFAULT_REGION") or "us-east-1",
         allow_delayed_open=True,  # what fits into one part, such as a manifest, is one PUT
