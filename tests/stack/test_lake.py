@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.ingest import killed
 from tidegate.errors import DataError, SpecError, Unavailable
+from tidegate.ingest.parts import begin, read_part, seal
+from tidegate.ingest.slices import Target
 from tidegate.lake import Lake
 from tidegate.lake.storage import Storage
 from tidegate.stack.config import StackConfig
+from tidegate.validate import validate
 
 pytestmark = pytest.mark.stack
 
@@ -166,6 +170,21 @@ def test_files_of_other_keys_are_listed_without_being_copied(lake: Lake) -> None
     assert not any("0.txt" in path for path in lake._storage.find("whole"))
     put(lake, "parts/0", "zero, mended")  # a new revision of the part does not change what lists the old one
     assert lake.read("whole", "0.txt") == b"zero"
+
+
+def test_a_slice_is_read_in_parts_and_validated_with_the_digests_of_any_other_storage(
+    lake: Lake, tmp_path: Path
+) -> None:
+    digests = []
+    for each in (lake, Lake(f"file://{tmp_path}/other")):
+        target, source = Target("d", "s", killed.RULES, killed.WINDOW, each), killed.Numbers(range(25), 10)
+        parts = begin(target, source, refresh=False)
+        assert isinstance(parts, list)
+        assert [read_part(target, source, part) for part in parts] == [10, 10, 5]
+        checked = validate(seal(target, parts[0].plan), killed.RULES, each)
+        assert (checked.slice.rows, checked.clean) == (25, 25)
+        digests.append((checked.slice.digest, checked.digest))
+    assert digests[0] == digests[1]
 
 
 def test_a_large_file_is_whole_again(lake: Lake, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ class Generated:
             texts = [f"row {number * 2654435761 % 2**32}" for number in numbers]
             columns = [
                 pa.array(numbers),
-                pa.array(numbers % 2_000_000_000 + int(WINDOW.start.timestamp()) * 1_000_000, pa.timestamp("us", "UTC")),
+                pa.array(
+                    numbers % 2_000_000_000 + int(WINDOW.start.timestamp()) * 1_000_000, pa.timestamp("us", "UTC")
+                ),
                 pa.array(np.where(numbers % 100 == 7, -1.0, numbers * 0.5)),
                 pa.array(texts),
                 pa.array(texts).cast(pa.string()) if first == 0 else pa.array((numbers % 1000).astype(str)),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +101,43 @@ def test_a_full_disk_at_the_reader_is_named_and_leaves_no_part(lake: Lake, small
     with pytest.raises(NoSpace, match=r"no room for .*/disk/out/\.a\.\w+: 3,145,728 bytes are needed"):
         lake.fetch("k", small_disk / "out")
     assert not list((small_disk / "out").iterdir())
+
+
+def test_what_a_killed_publisher_left_on_the_disk_is_removed_by_the_next_one(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal, sys\n"
+        "from tidegate.lake import Lake\n"
+        "with Lake(sys.argv[1]).publish('k') as draft:\n"
+        "    draft.file('a').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = (sys.executable, "-c", code, lake.url)
+    assert (
+        subprocess.run(killed, env={**os.environ, "TMPDIR": str(tmp_path)}, check=False).returncode == -signal.SIGKILL
+    )
+    (left,) = drafts(tmp_path)
+    with lake.publish("other") as draft:
+        assert not left.exists()
+        put(lake, "k", b"x")  # does not take the draft of one that lives
+        assert draft.folder.exists()
+        draft.file("a").write_text("whole")
+    assert lake.read("other", "a") == b"whole"
+    assert drafts(tmp_path) == []
+
+
+def test_files_on_their_way_for_more_than_a_day_are_removed_and_younger_ones_are_not(
+    lake: Lake, tmp_path: Path
+) -> None:
+    put(lake, "k", b"x")
+    old, young = (tmp_path / "lake/k" / f"a.{letter * 32}.part" for letter in "0f")
+    for path in (old, young):
+        path.write_text("half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    put(lake, "k", b"y")
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("key", ["../out", "a/../../out", "a/..", "/etc", "a\\..\\b"])
