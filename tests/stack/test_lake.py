@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -192,6 +196,40 @@ def test_a_large_file_is_whole_again(lake: Lake, tmp_path: Path) -> None:
     with lake.publish("k") as draft:
         draft.file("big").write_bytes(data)
     assert (lake.fetch("k", tmp_path / "out") / "big").read_bytes() == data
+
+
+@pytest.mark.nightly
+def test_an_hdfs_that_is_away_is_named_within_half_a_minute() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"hdfs://127\.0\.0\.1:9/lake/k/manifest\.json: .*refused"):
+        Lake("hdfs://127.0.0.1:9/lake").manifest("k")
+    assert time.monotonic() - began < 30
+
+
+_KILLED = """\
+import os, shutil, signal, sys
+from tidegate.lake import Lake
+def half(source, out, length=0):
+    data = source.read()
+    out.write(data[: len(data) // 2])
+    out.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+with Lake(sys.argv[1]).publish("k") as draft:
+    draft.file("a.txt").write_bytes(os.urandom(32 << 20))
+    shutil.copyfileobj = half
+"""
+
+
+def test_a_publisher_killed_in_the_middle_of_a_file_leaves_the_old_one_and_nothing_else_to_be_read(lake: Lake) -> None:
+    put(lake, "k", "old")
+    killed_one = subprocess.run((sys.executable, "-c", _KILLED, lake.url), check=False)
+    assert killed_one.returncode == -signal.SIGKILL
+    assert lake.read("k", "a.txt") == b"old"
+    assert len(lake.revisions("k")) == 1
+    assert lake.keys("") == ["k"]
+    assert [path for path in lake._storage.find("k") if path.endswith("a.txt")] == [
+        f"k/{lake.require('k')['digest'][:16]}/a.txt"
+    ]
 
 
 def test_s3_credentials_come_from_the_environment_and_stand_nowhere(

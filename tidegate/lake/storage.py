@@ -25,6 +25,8 @@ ASIDE = r"\.[0-9a-f]{32}\.part$"
 
 _ASIDE = re.compile(ASIDE)
 _CHUNK = 1 << 20
+# time for a NameNode to restart; by default the client asks for three minutes before it says that nobody answers
+_HDFS = {"dfs.client.failover.max.attempts": "8", "dfs.client.failover.sleep.max.millis": "3000"}
 _FOLDERS = ("file", "local", "hdfs")  # a file is renamed over another at once
 _OBJECTS = ("s3", "s3a", "memory", "gs", "gcs", "abfs", "az")  # no rename, but a file appears at its end, whole
 _FULL = ("no space left on device", "disk quota exceeded", "quotaexceeded")
@@ -247,7 +249,7 @@ def sha256_of(file: Any) -> str:
 
 
 def _fsspec(url: str) -> tuple[Any, str]:
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = fsspec.core.url_to_fs(url, **(_HDFS if url.startswith("hdfs://") else {}))
     return fs, str(root)
 
 
