@@ -66,7 +66,15 @@ def _constant(_: str) -> Any:
     raise _RefusedError("nan_or_infinity")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=Decimal)
+def _fraction(text: str) -> Decimal | float:
+    """Read a number exactly; one whose exponent no Decimal has is zero or infinite to every type here."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return float(text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction)
 
 
 def _object(value: bytes) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def _whole(value: Any, column: Column) -> int:
 
 
 def _number(value: Any, _: Column) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | float):
         raise ValueError
     found = float(value)
     if math.isinf(found):
@@ -175,7 +183,14 @@ def _local(text: str) -> datetime:
     return moment
 
 
-_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?"  # Python reads other forms too, and cuts a fraction
+_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?"  # Python reads others too, and cuts a fraction
+FORMS: dict[str, str] = {
+    "date": _DAY,
+    "time": _CLOCK,
+    "timestamp": rf"{_DAY}[T ]{_CLOCK}(?:Z|[+-]\d\d:\d\d)",
+    "local_timestamp": rf"{_DAY}[T ]{_CLOCK}",
+}
+"""The forms of the texts that become instants; not each of that form is one."""
 _READERS: dict[str, Callable[[Any, Column], Any]] = {
     **dict.fromkeys(BITS, _whole),
     "float32": _number,
@@ -184,8 +199,8 @@ _READERS: dict[str, Callable[[Any, Column], Any]] = {
     "bool": _typed(bool),
     "string": _characters,
     "bytes": _text(lambda text: base64.b64decode(text, validate=True)),
-    "date": _text(date.fromisoformat, _DAY),
-    "time": _text(time.fromisoformat, _CLOCK),
-    "timestamp": _text(_instant, rf"{_DAY}[T ]{_CLOCK}(Z|[+-]\d\d:\d\d)"),
-    "local_timestamp": _text(_local, rf"{_DAY}[T ]{_CLOCK}"),
+    "date": _text(date.fromisoformat, FORMS["date"]),
+    "time": _text(time.fromisoformat, FORMS["time"]),
+    "timestamp": _text(_instant, FORMS["timestamp"]),
+    "local_timestamp": _text(_local, FORMS["local_timestamp"]),
 }
