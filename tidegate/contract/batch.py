@@ -1,8 +1,8 @@
 """Many JSON messages at once become a table of raw rows: the same rows as by `decode_json`, several times faster.
 
-Arrow's JSON reader parses a block of messages without Python's lock. It is more lenient than `decode_json`: it takes NaN,
-bytes that are no UTF-8, half a surrogate pair, several objects in a row, and dies of an object too deep. A message that
-may be one of these, or that the reader refuses, is decoded by `decode_json`: that is the one meaning of a message.
+Arrow's JSON reader parses a block of messages without Python's lock. It is more lenient than `decode_json`: it takes
+NaN, bytes that are no UTF-8, half a surrogate pair, several objects in a row, and dies of an object too deep. A message
+that may be one of these, or that the reader refuses, is decoded by `decode_json`: that is its one meaning.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from decimal import Context, Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,8 @@ def _made(values: Any, column: Column, rows: Rows, doubts: Doubts) -> Any:
         return _cast(values, wanted, rows, doubts)
     if column.raw in FORMS:
         return _formed(values, column, rows, doubts)
+    if column.raw == "decimal":
+        _beyond(values, column, rows, doubts)
     return _base64(values, rows, doubts) if column.raw == "bytes" else values
 
 
@@ -247,6 +250,15 @@ def _floats(values: Any, wanted: Any, rows: Rows, doubts: Doubts) -> Any:
     odd = np.isinf(plain) | ((plain == 0) & np.signbit(plain))
     doubts[rows[odd]] = True
     return values if wanted == values.type else values.cast(wanted)
+
+
+def _beyond(values: Any, column: Column, rows: Rows, doubts: Doubts) -> None:
+    """Mark decimals of more digits than the type has: the reader only shifts them."""
+    precision, scale = column.digits or (38, 9)
+    most = pa.scalar(Decimal(10**precision - 1).scaleb(-scale, Context(prec=precision)), values.type)
+    least = pa.scalar(Decimal(1 - 10**precision).scaleb(-scale, Context(prec=precision)), values.type)
+    beyond = pc.fill_null(pc.or_(pc.greater(values, most), pc.less(values, least)), False)
+    doubts[rows[np.asarray(beyond)]] = True
 
 
 def _cast(values: Any, wanted: Any, rows: Rows, doubts: Doubts) -> Any:

@@ -155,7 +155,7 @@ def _decimal(value: Any, column: Column) -> Decimal:
     beyond = -int(exponent) - scale
     if beyond > 0 and any(digits[-beyond:]):
         raise ValueError
-    return found
+    return found or Decimal(0)  # 0E10 has eleven digits to Arrow
 
 
 def _text(read: Callable[[str], Any], form: str = r"[^\0]*") -> Callable[[Any, Column], Any]:

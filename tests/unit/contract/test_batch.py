@@ -112,6 +112,7 @@ def test_the_batch_and_each_message_alone_agree(messages: list[bytes | None]) ->
     agree(messages)
 
 
+@example("decimal", ["1000000", "999999", "-1000000", "0E10", "1E5", "1e-2", "1.00000"])
 @given(st.sampled_from(KINDS), st.lists(SCALARS, min_size=1, max_size=6))
 def test_they_agree_on_every_value_of_every_type(kind: Kind, texts: list[str]) -> None:
     values = [f'{{"v": {text}, "l": [{text}], "unnamed": {text}}}'.encode("utf-8", "surrogatepass") for text in texts]
