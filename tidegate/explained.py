@@ -21,6 +21,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except TidegateError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}", highlight=False, soft_wrap=True)
-        print(error, file=sys.stderr)
+        Console(stderr=True).print("[bold red]error:[/]", end=" ")
+        print(error, file=sys.stderr)  # as it is: brackets in it are no style
         raise typer.Exit(error.exit_code) from error

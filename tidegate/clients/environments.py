@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tidegate.errors import DataError, Permanent, Retryable, SetupError, Unavailable
-from tidegate.stack.config import locked
+from tidegate.localfiles import locked
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from typing import TYPE_CHECKING
+
+from tidegate.localfiles import replace_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +27,7 @@ class ScrapeTargets:
         """Have a version's server read, its figures under its delivery and version and these labels."""
         known = {"delivery": endpoint.model, "version": endpoint.name, **labels}
         targets = [{"targets": [f"{endpoint.host}:{endpoint.metrics_port}"], "labels": known}]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        aside = self._folder / f".{endpoint.name}.{uuid.uuid4().hex}"
-        aside.write_text(json.dumps(targets), encoding="utf-8")
-        os.replace(aside, self._file(endpoint.name))
+        replace_text(self._file(endpoint.name), json.dumps(targets))
 
     def remove(self, name: str) -> None:
         """Have a version's server read no more; does nothing if it is not."""

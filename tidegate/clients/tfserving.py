@@ -7,14 +7,13 @@ a server must not be emptied, until the slot gets another one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +29,12 @@ from tidegate.clients.tfserving_slot import Loaded, Slot, SlotServer
 from tidegate.errors import DataError, SetupError, TidegateError, Unavailable
 from tidegate.handoff import Handoff
 from tidegate.lake import difference
+from tidegate.localfiles import locked, replace_text
 from tidegate.recorded import PROBE, RecordedAnswers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from tidegate.handoff import Bundle
@@ -288,17 +289,10 @@ class TfServing:
             return None
 
     def _write(self, server: SlotServer, placed: Placed) -> None:
-        server.folder.mkdir(parents=True, exist_ok=True)
-        aside = server.folder / f".{_PLACED}.{uuid.uuid4().hex}"
-        aside.write_text(placed.to_json(), encoding="utf-8")
-        os.replace(aside, server.folder / _PLACED)
+        replace_text(server.folder / _PLACED, placed.to_json())
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._folder / ".lock")
 
 
 def _passed(placed: Placed) -> Placed:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from tidegate.clients.tfserving_api import (
 )
 from tidegate.errors import Conflict, DataError, SetupError, TidegateError, Unavailable
 from tidegate.handoff import Handoff
+from tidegate.localfiles import replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,9 +230,7 @@ class SlotServer:
         ]
 
     def _write(self, loaded: Sequence[Loaded]) -> None:
-        aside = self.folder / f".{CONFIG}.{os.getpid()}"
-        aside.write_text(config_text(self._models(loaded, {})), encoding="utf-8")
-        os.replace(aside, self.folder / CONFIG)
+        replace_text(self.folder / CONFIG, config_text(self._models(loaded, {})))
 
 
 def _is_available(service: ModelService, of: Loaded) -> bool:

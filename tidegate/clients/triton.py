@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +19,7 @@ from tidegate.clients.model_server import Endpoint
 from tidegate.clients.scrape_targets import ScrapeTargets
 from tidegate.clients.triton_install import Installation
 from tidegate.errors import DataError, NeedsGpu, Unavailable
+from tidegate.localfiles import locked
 from tidegate.recorded import PROBE, RecordedAnswers
 from tidegate.served import SHARE
 from tidegate.stack import ports
@@ -27,7 +27,8 @@ from tidegate.stack.config import ROOT
 from tidegate.stack.supervision import Program, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from tidegate.handoff import Bundle
     from tidegate.lake import Lake
@@ -241,12 +242,8 @@ class TritonServer:
                 raise DataError(f"{bundle.name} was retired while it was deployed; deploy it again")
             self._targets.add(endpoint)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._folder / ".lock")
 
 
 def _program_name(name: str) -> str:

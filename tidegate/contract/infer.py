@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute
 
+from tidegate.contract.forms import has_form
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -211,7 +213,7 @@ def _text(values: Any, facts: list[str]) -> Iterator[str]:
 
 def _formed(texts: Any, form: Form, matching: int, absent: list[str], times: int, facts: list[str]) -> Iterator[str]:
     facts.append(f"{matching:,} of {len(texts):,} texts are {form.words}")
-    fits = _fits(texts, form.pattern)
+    fits = has_form(texts, form.pattern)
     if matching < len(texts):
         odd = repr(texts.filter(pc.invert(fits))[0].as_py())
         facts.append(f"the others would be quarantined, such as {odd[:40]}")
@@ -239,14 +241,10 @@ def _form(texts: Any) -> tuple[Form | None, int]:
         return None, 0  # a text like 007 is a name, not a number
     best: tuple[Form | None, int] = (None, 0)
     for form in FORMS:
-        matching = pc.sum(_fits(texts, form.pattern)).as_py() or 0
+        matching = pc.sum(has_form(texts, form.pattern)).as_py() or 0
         if matching >= _MOST * len(texts) and matching > best[1]:
             best = (form, matching)
     return best
-
-
-def _fits(texts: Any, pattern: str) -> Any:
-    return pc.match_substring_regex(texts, pattern=rf"\A(?:{pattern})\z")
 
 
 def _scalar(text: str) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tidegate.contract.arrow import ERROR, clean_schema, clean_type, enum_array, limit_scalar, raw_type
+from tidegate.contract.forms import has_form
 from tidegate.contract.texts import cast_text, castable, in_zone
 from tidegate.errors import DataError
 
@@ -218,7 +219,7 @@ def _column(values: Any, column: Column, path: str) -> tuple[Any, Rules]:
     if column.clean == "list":
         values, inner = _list(values, column, path)
         return values, rules + inner
-    coded = _coded(values)
+    coded = _coded(values) if column.lexical_form is not None or column.pattern is not None else None
     if coded is None:
         values, found = _plain(values, column)
     else:
@@ -238,7 +239,7 @@ def _plain(values: Any, column: Column) -> tuple[Any, Rules]:
 
 
 def _coded(values: Any) -> tuple[Any, Any] | None:
-    """Return the distinct texts of a column and each row's index, where they are few: each is then judged once."""
+    """Return a column's distinct texts and each row's index, where they are few: a pattern then meets each once."""
     if not pa.types.is_string(values.type) or len(values) < _MANY:
         return None
     sample = values.slice(0, _SAMPLE)
@@ -258,7 +259,7 @@ def _cast(values: Any, column: Column) -> tuple[Any, Rules]:
     rules: Rules = []
     wanted = clean_type(column)
     if column.lexical_form is not None:
-        fits = pc.match_substring_regex(values, pattern=rf"\A(?:{column.lexical_form})\z")
+        fits = has_form(values, column.lexical_form)
         rules.append(("lexical_form", _true(pc.invert(fits))))
         formed = _only(values, fits)
         values = cast_text(formed, column)
@@ -343,10 +344,11 @@ def _outside(values: Any, window: Window, column: Column) -> Rules:
 def _text_rules(values: Any, column: Column) -> Iterator[tuple[str, Mask]]:
     if column.pattern is not None:
         yield "pattern", _true(pc.invert(pc.match_substring_regex(values, pattern=column.pattern)))
-    if column.min_length is not None:
-        yield "min_length", _true(pc.less(pc.utf8_length(values), column.min_length))
-    if column.max_length is not None:
-        yield "max_length", _true(pc.greater(pc.utf8_length(values), column.max_length))
+    limits = (("min_length", column.min_length, pc.less), ("max_length", column.max_length, pc.greater))
+    lengths = pc.utf8_length(values) if any(limit is not None for _, limit, _ in limits) else None
+    for rule, limit, breaks in limits:
+        if limit is not None:
+            yield rule, _true(breaks(lengths, limit))
 
 
 def _repeated(keyed: Any, competing: Mask) -> Mask:

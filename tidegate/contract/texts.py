@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tidegate.contract.arrow import clean_type
+from tidegate.contract.forms import has_form
 from tidegate.contract.model import BITS
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def cast_text(values: Any, column: Column) -> Any:
 
 def raw_values(texts: Any, column: Column) -> Any:
     """Read texts of a CSV file or a database as values of the column's raw type, a plain one; NULL where it is none."""
-    fits = pc.match_substring_regex(texts, pattern=rf"\A(?:{_FORMS[column.raw]})\z")
+    fits = has_form(texts, _FORMS[column.raw])
     formed = pc.if_else(fits, texts, pa.scalar(None, texts.type))
     return cast_text(formed, replace(column, clean=column.raw, cast="decimal", zone=None))
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tidegate.contract.arrow import raw_schema, slice_schema
 from tidegate.errors import DataError
 from tidegate.ingest.edge import away, probe, within
-from tidegate.ingest.slices import publish
+from tidegate.ingest.slices import AtOnce, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,13 @@ def read(
             yield decode(file.path, data, contract)
 
     return publish(
-        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, read=rows
+        delivery=delivery,
+        source=source,
+        contract=contract,
+        window=window,
+        lake=lake,
+        refresh=refresh,
+        reading=AtOnce(rows),
     )
 
 

@@ -15,7 +15,7 @@ from tidegate.contract.arrow import slice_schema
 from tidegate.contract.decode import decode_json
 from tidegate.errors import DataError
 from tidegate.ingest.edge import away, probe
-from tidegate.ingest.slices import publish
+from tidegate.ingest.slices import AtOnce, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +70,13 @@ def read(
             consumer.close(autocommit=False)
 
     return publish(
-        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, read=rows
+        delivery=delivery,
+        source=source,
+        contract=contract,
+        window=window,
+        lake=lake,
+        refresh=refresh,
+        reading=AtOnce(rows),
     )
 
 

@@ -16,7 +16,7 @@ from tidegate.ingest.edge import away
 from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, order, readings
 from tidegate.ingest.postgres_copy import copied
 from tidegate.ingest.postgres_parts import parts
-from tidegate.ingest.slices import publish
+from tidegate.ingest.slices import AtOnce, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +84,13 @@ def read(
             connection.close()
 
     return publish(
-        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, read=rows
+        delivery=delivery,
+        source=source,
+        contract=contract,
+        window=window,
+        lake=lake,
+        refresh=refresh,
+        reading=AtOnce(rows),
     )
 
 

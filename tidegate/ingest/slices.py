@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +20,58 @@ if TYPE_CHECKING:
     from tidegate.handoff import Window
     from tidegate.lake import Lake
 
-RAW = "raw.parquet"
+LATE = b"late"
+"""In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
+
 _GROUP = 1 << 16  # rows of a Parquet row group: fixed, because a reader's batches depend on the network's timing
+
+
+class Reading(Protocol):
+    """How one source's window is read: frozen first, then in parts, which other processes may read.
+
+    An implementation is a frozen dataclass of what is known before anything is asked: spec, contract, window, address.
+    A source's module makes it by `reading(...)`, which takes what `read(...)` takes, less delivery, lake and refresh.
+    """
+
+    def freeze(self) -> dict[str, Any]:
+        """Return the position: all that decides which rows are read, as JSON data, for the manifest."""
+        ...
+
+    def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return how what is frozen is cut, in order, as JSON data; at least one part, by the position alone.
+
+        The rows of the parts, one after another, are the rows of the slice. Each part becomes a file and, where there
+        are several, a task of its own, which costs seconds to start: cut what takes minutes.
+        """
+        ...
+
+    def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
+        """Yield the part's rows in a stable order as tables of the contract's slice schema, in bounded memory."""
+        ...
+
+
+class AtOnce:
+    """A reading of a source that freezes its position while it reads: one part, in this process."""
+
+    def __init__(self, read: Callable[[dict[str, Any]], Iterator[Any]]):
+        self._read = read
+        self._tables: Iterator[Any] = iter(())
+
+    def freeze(self) -> dict[str, Any]:
+        """Read up to the first table, by which the position is filled."""
+        position: dict[str, Any] = {}
+        tables = self._read(position)
+        first = [table for _, table in zip(range(1), tables, strict=False)]
+        self._tables = chain(first, tables)
+        return position
+
+    def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return one part."""
+        return [{}]
+
+    def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
+        """Yield the tables."""
+        return self._tables
 
 
 def publish(
@@ -31,12 +82,9 @@ def publish(
     window: Window,
     lake: Lake,
     refresh: bool,
-    read: Callable[[dict[str, Any]], Iterator[Any]],
+    reading: Reading,
 ) -> Slice:
-    """Return the slice of this window: the one published before, or (also on `refresh`) a newly read one.
-
-    `read` yields tables of the contract's slice schema in a stable order, and fills the position it is given.
-    """
+    """Return the slice of this window: the one published before, or (also on `refresh`) a newly read one."""
     key = keys.raw(delivery, source, window)
     found = None if refresh else lake.manifest(key)
     if found is None:
@@ -44,23 +92,34 @@ def publish(
             "delivery": delivery, "source": source, "contract": contract.name, "window": window.model_dump(mode="json"),
         }  # fmt: skip
         with lake.publish(key, **fields) as draft:
-            position: dict[str, Any] = {}
-            draft.fields["rows"] = write(draft.file(RAW), contract, read(position))
+            position = reading.freeze()
+            parts = reading.parts(position)
+            counts = [
+                write(draft.file(file_name(number, len(parts))), contract, reading.rows(position, part))
+                for number, part in enumerate(parts)
+            ]
+            draft.fields.update(rows=sum(rows for rows, _ in counts), late=sum(late for _, late in counts))
             draft.fields["position"] = position
         found = lake.require(key)
     return Slice.of_manifest(found)
 
 
-def write(path: Path, contract: Contract, tables: Iterator[Any]) -> int:
-    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return the rows."""
+def file_name(number: int, parts: int) -> str:
+    """Return the name of a part's file in its slice: by name, the files stand in the order of their rows."""
+    return "raw.parquet" if parts == 1 else f"raw-{number:05}.parquet"
+
+
+def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
+    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
     schema = slice_schema(contract)
-    rows, waiting = 0, schema.empty_table()
+    rows, late, waiting = 0, 0, schema.empty_table()
     with pq.ParquetWriter(path, schema, **PARQUET) as out:
         for table in tables:
+            late += int((table.schema.metadata or {}).get(LATE, 0))
             waiting = pa.concat_tables([waiting, table])
             while waiting.num_rows >= _GROUP:
                 out.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
                 waiting = waiting.slice(_GROUP)
                 rows += _GROUP
         out.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
-    return rows + int(waiting.num_rows)
+    return rows + int(waiting.num_rows), late

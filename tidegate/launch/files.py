@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidegate.launch import State, Workload
+from tidegate.localfiles import replace_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,8 +70,8 @@ class GangFiles:
     def write_workload(self, workload: Workload) -> None:
         """Store what to run, and forget what an earlier try left."""
         self.clear()
-        write(self.handoff, workload.handoff)
-        write(self.folder / "workload.json", json.dumps(asdict(workload)))
+        replace_text(self.handoff, workload.handoff)
+        replace_text(self.folder / "workload.json", json.dumps(asdict(workload)))
 
     def clear(self) -> None:
         """Remove what an earlier try left, its state first, so that no reader takes the old end for the new one."""
@@ -85,7 +86,7 @@ class GangFiles:
 
     def write_leader(self, leader: Process) -> None:
         """Store who leads the gang."""
-        write(self.folder / "leader.json", json.dumps(asdict(leader)))
+        replace_text(self.folder / "leader.json", json.dumps(asdict(leader)))
 
     def leader(self) -> Process | None:
         """Return who leads, or led, the gang."""
@@ -94,7 +95,7 @@ class GangFiles:
 
     def write_state(self, state: State) -> None:
         """Store the gang's end."""
-        write(self.folder / "state.json", json.dumps(asdict(state)))
+        replace_text(self.folder / "state.json", json.dumps(asdict(state)))
 
     def state(self) -> State | None:
         """Return the gang's end, or None while there is none."""
@@ -117,13 +118,6 @@ def last_lines(path: Path, lines: int) -> list[str]:
         return []
     found = text.splitlines()
     return found[1:][-lines:] if size > _TAIL_BYTES else found[-lines:]
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def read(path: Path) -> dict[str, Any] | None:

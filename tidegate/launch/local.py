@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import os
 import select
 import signal
 import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tidegate.errors import Conflict, Retryable, SetupError, SpecError
 from tidegate.launch import State, Workload, checked
 from tidegate.launch.files import GangFiles, Process, last_lines
+from tidegate.localfiles import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +49,7 @@ class LocalLauncher:
         python = self._python(workload.environment)
         files = self._files(workload.name)
         files.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(files):
+        with locked(files.lock):
             phase, stored = self.poll(workload.name).phase, files.workload()
             same = stored == workload
             if phase == "running" and not same:
@@ -155,10 +154,3 @@ def _signalled(process: Process, number: int, seconds: float) -> bool:
     finally:
         os.close(handle)
     return True
-
-
-@contextmanager
-def _alone(files: GangFiles) -> Iterator[None]:
-    with files.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

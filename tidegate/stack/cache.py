@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate.errors import SetupError, Unavailable
-from tidegate.stack.config import locked
+from tidegate.localfiles import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

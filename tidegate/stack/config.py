@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import secrets
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import SetupError
+from tidegate.localfiles import locked, replace_text
 from tidegate.stack import ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,7 +177,7 @@ class StackConfig:
                 write_private(folder / "secrets.json", json.dumps(kept, indent=2))
             new_state = {"installation": installation, "runtime": runtime, "ports": chosen}
             if new_state != state:
-                _write(folder / "stack.json", json.dumps(new_state, indent=2), 0o644)
+                replace_text(folder / "stack.json", json.dumps(new_state, indent=2), 0o644)
         return cls(Paths(ROOT, folder, Path(runtime)), installation, chosen, kept)
 
     def url(self, service: str) -> str:
@@ -233,12 +232,12 @@ class StackConfig:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, complete or not at all."""
-    _write(path, text, 0o600)
+    replace_text(path, text, 0o600)
 
 
 def write_public(path: Path, text: str) -> None:
     """Write a file that others may read, complete or not at all."""
-    _write(path, text, 0o644)
+    replace_text(path, text, 0o644)
 
 
 def make_runtime(folder: Path) -> None:
@@ -265,15 +264,6 @@ def _short_folder(installation: str) -> str:
     raise SetupError("no writable folder with a short path for sockets. Remedy: export TMPDIR=/tmp")
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".new")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-    os.replace(name, path)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -284,12 +274,3 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is not JSON: {error}. Remedy: restore it from a copy, or remove {path.parent}"
         ) from error
     return dict(data)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, waiting for another process that does; a death releases it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
 import xmlrpc.client
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from tidegate.errors import SetupError, Unavailable
-from tidegate.stack.config import locked
+from tidegate.localfiles import locked, replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,8 +210,5 @@ def _escape(key: str, value: str) -> str:
 def _write_changed(path: Path, text: str) -> bool:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".new")  # mode 0600
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(name, path)
+    replace_text(path, text, 0o600)
     return True

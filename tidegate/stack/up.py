@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tidegate.errors import Unavailable
+from tidegate.localfiles import locked
 from tidegate.stack import cache, daemon, ports, preflight, services
-from tidegate.stack.config import locked, write_public
+from tidegate.stack.config import write_public
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

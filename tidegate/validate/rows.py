@@ -88,10 +88,11 @@ def _tables(slice: Slice, contract: Contract, lake: Lake) -> Iterator[Any]:
     import pyarrow as pa
 
     is_json = slice.position.get("kind") == "kafka"
-    with pq.ParquetFile(lake.local(slice.key, "raw.parquet", slice.digest), pre_buffer=False) as file:
-        for batch in file.iter_batches(_ROWS, use_threads=False):
-            table = pa.Table.from_batches([batch])
-            yield reread(table, contract) if is_json else table
+    for name in sorted(lake.require(slice.key, slice.digest)["files"]):
+        with pq.ParquetFile(lake.local(slice.key, name, slice.digest), pre_buffer=False) as file:
+            for batch in file.iter_batches(_ROWS, use_threads=False):
+                table = pa.Table.from_batches([batch])
+                yield reread(table, contract) if is_json else table
 
 
 def _reasons_to_stop(slice: Slice, contract: Contract, outcome: stream.Outcome) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,31 @@ def rows(count: int, first: int = 0) -> Any:
 
 
 def ingest(lake: Lake, tables: list[Any], refresh: bool = False) -> tuple[Slice, int]:
-    calls = 0
+    reading = Tables([tables])
+    return publish(**place(lake, refresh), reading=reading), reading.freezes
 
-    def read(position: dict[str, Any]) -> Iterator[Any]:
-        nonlocal calls
-        calls += 1
-        position["kind"] = "test"
-        yield from tables
 
-    found = publish(delivery="d", source="s", contract=RULES, window=WINDOW, lake=lake, refresh=refresh, read=read)
-    return found, calls
+def place(lake: Lake, refresh: bool = False) -> dict[str, Any]:
+    return {"delivery": "d", "source": "s", "contract": RULES, "window": WINDOW, "lake": lake, "refresh": refresh}
+
+
+class Tables:
+    """A source in memory: per part its tables."""
+
+    def __init__(self, by_part: list[Iterable[Any]]):
+        self.by_part = by_part
+        self.freezes = 0
+
+    def freeze(self) -> dict[str, Any]:
+        self.freezes += 1
+        return {"kind": "test"}
+
+    def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"number": number} for number in range(len(self.by_part))]
+
+    def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
+        assert position == {"kind": "test"}
+        yield from self.by_part[part["number"]]
 
 
 _BIG = rows(150_000)
@@ -55,7 +70,7 @@ def test_how_the_source_cuts_its_rows_into_batches_does_not_change_the_bytes(
     bounds = [0, *sorted(cuts), table.num_rows]
     parts = [table.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
 
-    assert write(folder / "cut", RULES, iter(parts)) == table.num_rows
+    assert write(folder / "cut", RULES, iter(parts)) == (table.num_rows, 0)
     write(folder / "whole", RULES, iter([table]))
     assert (folder / "cut").read_bytes() == (folder / "whole").read_bytes()
 
@@ -95,11 +110,30 @@ def test_an_empty_window_is_a_slice_with_zero_rows_and_the_right_schema(tmp_path
 def test_a_source_that_breaks_off_leaves_nothing_visible(tmp_path: Path) -> None:
     lake = Lake(f"file://{tmp_path}")
 
-    def read(position: dict[str, Any]) -> Iterator[Any]:
+    def breaking_off() -> Iterator[Any]:
         yield rows(5)
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        publish(delivery="d", source="s", contract=RULES, window=WINDOW, lake=lake, refresh=False, read=read)
+        publish(**place(lake), reading=Tables([[rows(5)], breaking_off()]))
     assert lake.keys("slices") == []
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_each_part_is_a_file_of_the_slice_and_by_their_names_the_rows_stand_in_order(tmp_path: Path) -> None:
+    lake = Lake(f"file://{tmp_path}")
+    found = publish(**place(lake), reading=Tables([[rows(3)], [rows(4, 3), rows(2, 7)], []]))
+
+    assert found.rows == 9
+    names = sorted(lake.require(found.key)["files"])
+    assert names == ["raw-00000.parquet", "raw-00001.parquet", "raw-00002.parquet"]
+    values = [n for name in names for n in pq.read_table(lake.local(found.key, name)).column("a").to_pylist()]
+    assert values == list(range(9))
+
+
+def test_late_rows_are_counted_in_the_manifest(tmp_path: Path) -> None:
+    lake = Lake(f"file://{tmp_path}")
+    late = rows(4).replace_schema_metadata({"late": "3"})
+    found = publish(**place(lake), reading=Tables([[late, rows(1)], [late]]))
+
+    assert lake.require(found.key)["late"] == 6
