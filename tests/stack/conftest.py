@@ -13,7 +13,7 @@ import pytest
 
 from tidegate.stack import daemon
 from tidegate.stack.config import ROOT, StackConfig
-from tidegate.stack.services import postgres
+from tidegate.stack.services import kafka, postgres
 from tidegate.stack.up import up
 
 
@@ -72,3 +72,37 @@ def standby(tmp_path: Path) -> Iterator[StackConfig]:
     """Postgres alone, in recovery for ever."""
     with postgres_alone(tmp_path / "standby", is_standby=True) as cfg:
         yield cfg
+
+
+class KafkaAlone:
+    """A broker without the rest of the stack, which may be killed and started again."""
+
+    def __init__(self, var: Path):
+        self.cfg = StackConfig.load(var)
+        self.address = self.cfg.kafka
+        self._service = kafka.service(self.cfg)
+        self._log = var / "kafka.log"
+        self._service.prepare()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert self._service.program is not None
+        program = self._service.program()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(program.command, cwd=program.directory, stdout=log, stderr=log)
+        while not self._service.ready(0.0):
+            assert self._process.poll() is None, self._log.read_text()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def kafka_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaAlone]:
+    """Kafka alone."""
+    found = KafkaAlone(tmp_path_factory.mktemp("kafka-alone"))
+    found.start()
+    yield found
+    found.kill()

@@ -111,10 +111,11 @@ def file_name(number: int, parts: int) -> str:
 
 def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
     """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
-    schema = slice_schema(contract)
+    first = next(tables, slice_schema(contract).empty_table())
+    schema = first.schema.remove_metadata()  # a source may have columns of its own after the contract's
     rows, late, waiting = 0, 0, schema.empty_table()
     with pq.ParquetWriter(path, schema, **PARQUET) as out:
-        for table in tables:
+        for table in chain([first], tables):
             late += int((table.schema.metadata or {}).get(LATE, 0))
             waiting = pa.concat_tables([waiting, table])
             while waiting.num_rows >= _GROUP:

@@ -37,9 +37,7 @@ class Log:
         return next((offset for offset, time in enumerate(times) if time >= day), len(times))
 
     def freeze(self, window: Window) -> None:
-        before, after = (
-            Frozen(each, self.frozen[each]) if each else None for each in neighbours(window, self.frozen)
-        )
+        before, after = (Frozen(each, self.frozen[each]) if each else None for each in neighbours(window, self.frozen))
         self.frozen[window] = ranges(window, self.bounds(window), before, after)
 
 
