@@ -77,21 +77,28 @@ class AirflowApi:
         found = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={"limit": 100, "order_by": "-run_after"})
         return [_run(item) for item in found["dag_runs"]]
 
-    def backfill(self, dag_id: str, window: Window, max_active_runs: int = 3) -> int:
-        """Backfill the runs whose windows start inside `window`; returns the backfill's id."""
+    def backfill(self, dag_id: str, window: Window, max_active_runs: int = 3, reprocess: bool = False) -> int:
+        """Backfill the runs whose windows start in `window`, its end included; returns the backfill's id.
+
+        Runs that are there already stay as they are; with `reprocess`, those that have ended run again.
+        """
         body = {
             "dag_id": dag_id,
             "from_date": window.start.isoformat(),
             "to_date": window.end.isoformat(),
             "run_backwards": False,
             "dag_run_conf": {},
-            "reprocess_behavior": "none",
+            "reprocess_behavior": "completed" if reprocess else "none",
             "max_active_runs": max_active_runs,
         }
         try:
             return int(self._call("POST", "/api/v2/backfills", json=body)["id"])
         except httpx.HTTPStatusError as error:
             raise DataError(f"Airflow refused a backfill of {dag_id}: {error.response.text}") from error
+
+    def backfilled(self, number: int) -> bool:
+        """Whether a backfill is over: seconds after its last run; only then Airflow takes another one of its DAG."""
+        return self._call("GET", f"/api/v2/backfills/{number}")["completed_at"] is not None
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, str | None]:
         """Return the state of every task of a run."""
