@@ -19,9 +19,11 @@ from tidegate.contract.arrow import BYTES, ERROR, POSITION
 from tidegate.contract.model import BITS, integer_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tidegate.contract.model import Column, Contract
+
+    Readers = Mapping[str, Callable[[Any, Column], Any]]
 
 
 def decode_json(value: bytes | None, position: str, contract: Contract) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def decode_json(value: bytes | None, position: str, contract: Contract) -> dict[
         if value is None:
             raise ValueError("tombstone")
         fields = _object(value)
-        return {**{c.name: _field(fields.get(c.name), c, c.name) for c in contract.columns}, POSITION: position}
+        return {**typed(fields, contract, READERS), POSITION: position}
     except ValueError as error:
         return {POSITION: position, ERROR: f"undecodable:{error}", BYTES: value}
 
@@ -48,7 +50,16 @@ def decode_nested(text: bytes, column: Column) -> Any:
         value = _parsed(text)
     except ValueError as error:
         raise ValueError(f"{column.name}_is_{error}") from None
-    return _field(value, column, column.name)
+    return _field(value, column, column.name, READERS)
+
+
+def typed(fields: Mapping[str, Any], contract: Contract, readers: Readers) -> dict[str, Any]:
+    """Return a message's fields as values of the contract's raw types, each read by the reader of its kind.
+
+    Raises:
+        ValueError: one is none; the message is the reason, as in `decode_json`.
+    """
+    return {c.name: _field(fields.get(c.name), c, c.name, readers) for c in contract.columns}
 
 
 class _RefusedError(ValueError):
@@ -95,19 +106,21 @@ def _parsed(value: bytes) -> Any:
         raise ValueError("not_json") from None
 
 
-def _field(value: Any, column: Column, path: str) -> Any:
+def _field(value: Any, column: Column, path: str, readers: Readers) -> Any:
     if value is None:
         return None
     if column.raw == "struct":
         if not isinstance(value, dict):
             raise ValueError(f"{path}_is_no_struct")
-        return {inner.name: _field(value.get(inner.name), inner, f"{path}.{inner.name}") for inner in column.fields}
+        return {
+            inner.name: _field(value.get(inner.name), inner, f"{path}.{inner.name}", readers) for inner in column.fields
+        }
     if column.raw == "list":
         if not isinstance(value, list) or column.items is None:
             raise ValueError(f"{path}_is_no_list")
-        return [_field(item, column.items, f"{path}[]") for item in value]
+        return [_field(item, column.items, f"{path}[]", readers) for item in value]
     try:
-        return _READERS[column.raw](value, column)
+        return readers[column.raw](value, column)
     except (ValueError, TypeError, OverflowError, InvalidOperation, binascii.Error):
         raise ValueError(f"{path}_is_no_{column.raw}") from None
 
@@ -191,7 +204,7 @@ FORMS: dict[str, str] = {
     "local_timestamp": rf"{_DAY}[T ]{_CLOCK}",
 }
 """The forms of the texts that become instants; not each of that form is one."""
-_READERS: dict[str, Callable[[Any, Column], Any]] = {
+READERS: dict[str, Callable[[Any, Column], Any]] = {
     **dict.fromkeys(BITS, _whole),
     "float32": _number,
     "float64": _number,
@@ -204,3 +217,4 @@ _READERS: dict[str, Callable[[Any, Column], Any]] = {
     "timestamp": _text(_instant, FORMS["timestamp"]),
     "local_timestamp": _text(_local, FORMS["local_timestamp"]),
 }
+"""What a value of JSON becomes, by the raw kind of its column; ValueError and its like: it is none."""

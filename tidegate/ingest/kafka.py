@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tidegate.contract.batch import decode_many
 from tidegate.errors import DataError, Unavailable
 from tidegate.ingest import kafka_ranges, kafka_rows
 from tidegate.ingest.kafka_broker import TIMEOUT, Broker, Topic
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from tidegate.delivery import KafkaSource
     from tidegate.handoff import Slice, Window
     from tidegate.ingest.kafka_ranges import Ranges
+    from tidegate.ingest.kafka_registry import Registry
     from tidegate.lake import Lake
 
 _PART = 1 << 23  # offsets of a part: at least some ten seconds of reading
@@ -42,23 +41,24 @@ def read(
     bootstrap: str,
     lake: Lake,
     refresh: bool = False,
+    registry: Registry | None = None,
     timeout: float = TIMEOUT,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Slice:
     """Publish the topic's messages whose offsets lie in the window, by partition and offset.
 
-    The source's position is {partition: [first offset, end offset)}; a row's is `topic/partition/offset`. What is no
-    JSON object of the contract's types is kept as bytes with the reason, for quarantine. `timeout` is how long the
-    brokers may be silent, seconds.
+    The source's position is {partition: [first offset, end offset)}; a row's is `topic/partition/offset`. What cannot
+    be decoded to the contract's types is kept as bytes with the reason, for quarantine. `registry` has the schemas of
+    Avro; `timeout` is how long the brokers may be silent, seconds.
 
     Raises:
-        Unavailable: no broker answers, the read stands still for `timeout`, the window is not over, or a transaction
-            stays open in it for the source's `patience`.
+        Unavailable: no broker or registry answers, the read stands still for `timeout`, the window is not over, or a
+            transaction stays open in it for the source's `patience`.
         DataError: no such topic, another one of the same name, or offsets of the window are no longer kept.
     """
     held = Offsets(lake, delivery, source)
-    reading = KafkaReading(spec, contract, window, Broker(bootstrap, timeout), held, clock, sleep)
+    reading = KafkaReading(spec, contract, window, Broker(bootstrap, timeout), held, registry, clock, sleep)
     return publish(
         delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=reading
     )
@@ -99,6 +99,7 @@ class KafkaReading:
     window: Window
     broker: Broker
     held: Offsets
+    registry: Registry | None = None
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
 
@@ -140,15 +141,13 @@ class KafkaReading:
     def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
         """Yield the messages of a part as tables of the raw slice."""
         topic = Topic(position["topic"], position["topic_id"], ())
-        yield kafka_rows.schema(self.contract).empty_table()
+        decoder = kafka_rows.decoder(self.spec, self.contract, self.registry)
+        yield decoder.schema.empty_table()
         for each in part.get("ranges", [part]):
-            yield from self._rows(topic, each["partition"], each["first"], each["end"])
-
-    def _rows(self, topic: Topic, partition: int, first: int, end: int) -> Iterator[Any]:
-        messages = self.broker.messages(topic, partition, first, end)
-        decode = partial(_decoded, contract=self.contract)
-        for batch in kafka_rows.ahead(kafka_rows.batches(messages)):
-            yield batch.table(f"{topic.name}/{partition}/", self.window.start, self.contract, decode)
+            partition = each["partition"]
+            messages = self.broker.messages(topic, partition, each["first"], each["end"])
+            for batch in kafka_rows.ahead(kafka_rows.batches(messages)):
+                yield batch.table(f"{topic.name}/{partition}/", self.window.start, decoder)
 
     def _over(self) -> None:
         """Wait until the window is over, and its lateness too."""
@@ -211,7 +210,3 @@ class KafkaReading:
             f"one has id {topic.id}, and its offsets mean other messages; what the old one held beyond those windows "
             f"is gone. To begin with the new one, write topic_id: {topic.id} at the source"
         )
-
-
-def _decoded(values: list[bytes | None], positions: Any, long: dict[int, tuple[str, bytes]], contract: Contract) -> Any:
-    return decode_many(values, positions, contract, long)

@@ -1,7 +1,8 @@
 """What messages become: rows of the raw slice, decoded, with what Kafka said of each message beside them.
 
 A raw slice of a topic has five columns more than others: `_key`, `_headers` (in their order, names may repeat),
-`_timestamp`, `_timestamp_type` (create: the producer's clock; append: the broker's) and `_late`.
+`_timestamp`, `_timestamp_type` (create: the producer's clock; append: the broker's) and `_late`. Where it holds Avro,
+`_schema` has the writer's schema of each message that is kept as bytes.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import hashlib
 import queue
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME
 
-from tidegate.contract.arrow import slice_schema
+from tidegate.contract.arrow import BYTES, ERROR, POSITION, slice_schema
+from tidegate.contract.avro import SCHEMA, decode_avro
+from tidegate.contract.batch import decode_many
+from tidegate.errors import DataError
 from tidegate.files import sliced
 from tidegate.files.streams import LONGEST
 from tidegate.ingest.slices import LATE
@@ -27,8 +32,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tidegate.contract import Contract
-
-    Decode = Callable[[list[bytes | None], Any, dict[int, tuple[str, bytes]]], Any]
+    from tidegate.delivery import KafkaSource
+    from tidegate.ingest.kafka_registry import Registry
 
 pc: Any = pyarrow.compute
 _nulls: Any = pa.nulls
@@ -47,9 +52,73 @@ _AHEAD = 2  # batches read while one is decoded
 _CLOCKS = {TIMESTAMP_CREATE_TIME: "create", TIMESTAMP_LOG_APPEND_TIME: "append"}
 
 
-def schema(contract: Contract) -> Any:
-    """Return the schema of a topic's raw slice."""
-    return pa.schema([*slice_schema(contract), *FIELDS])
+def decoder(spec: KafkaSource, contract: Contract, registry: Registry | None = None) -> Decoder:
+    """Return what decodes a source's messages.
+
+    Raises:
+        DataError: the contract has another shape than raw bytes need.
+    """
+    if spec.format == "json":
+        return Decoder(contract, partial(_as_json, contract=contract))
+    if spec.format == "bytes":
+        column = contract.columns[0]
+        if len(contract.columns) != 1 or column.raw != "bytes":
+            raise DataError(
+                f"topic {spec.topic!r} is read by format bytes: its value goes to the one column of the contract, of "
+                f"physicalType bytea, but {contract.path} has {', '.join(contract.names)}; keep one such column"
+            )
+        return Decoder(contract, partial(_as_bytes, contract=contract))
+    if registry is None:
+        raise DataError(
+            f"topic {spec.topic!r} holds Avro, and no schema registry was named; name the source's registry"
+        )
+    return Decoder(contract, partial(_as_avro, contract=contract, registry=registry), (pa.field(SCHEMA, pa.string()),))
+
+
+class Decoder(NamedTuple):
+    """How values become rows: (values, positions, those too long) -> a table of the contract's columns and `more`."""
+
+    contract: Contract
+    decode: Callable[[list[bytes | None], Any, dict[int, tuple[str, bytes]]], Any]
+    more: tuple[Any, ...] = ()
+
+    @property
+    def schema(self) -> Any:
+        """The schema of the topic's raw slice."""
+        return pa.schema([*slice_schema(self.contract), *self.more, *FIELDS])
+
+
+def _as_json(values: list[bytes | None], positions: Any, long: dict[int, tuple[str, bytes]], contract: Contract) -> Any:
+    return decode_many(values, positions, contract, long)
+
+
+def _as_bytes(
+    values: list[bytes | None], positions: Any, long: dict[int, tuple[str, bytes]], contract: Contract
+) -> Any:
+    kept = [None if row in long else value for row, value in enumerate(values)]
+    wrong: dict[int, tuple[str, bytes | None]] = {row: ("tombstone", None) for row, v in enumerate(values) if v is None}
+    wrong.update(long)
+    errors = [f"undecodable:{wrong[row][0]}" if row in wrong else None for row in range(len(values))]
+    aside = [wrong[row][1] if row in wrong else None for row in range(len(values))]
+    columns = [pa.array(kept, pa.binary()), positions, pa.array(errors, pa.string()), pa.array(aside, pa.binary())]
+    return pa.Table.from_arrays(columns, schema=slice_schema(contract))
+
+
+def _as_avro(
+    values: list[bytes | None],
+    positions: Any,
+    long: dict[int, tuple[str, bytes]],
+    contract: Contract,
+    registry: Registry,
+) -> Any:
+    rows = []
+    for row, (value, place) in enumerate(zip(values, positions.to_pylist(), strict=True)):
+        if row in long:
+            reason, kept = long[row]
+            rows.append({POSITION: place, ERROR: f"undecodable:{reason}", BYTES: kept})
+        else:
+            rows.append(decode_avro(value, place, contract, registry.schema))
+    return pa.Table.from_pylist(rows, schema=pa.schema([*slice_schema(contract), pa.field(SCHEMA, pa.string())]))
 
 
 class Batch:
@@ -86,10 +155,10 @@ class Batch:
         """Whether it is time to decode it."""
         return len(self.values) >= _ROWS or self.held >= _BYTES
 
-    def table(self, place: str, late_before: datetime, contract: Contract, decode: Decode) -> Any:
+    def table(self, place: str, late_before: datetime, decoder: Decoder) -> Any:
         """Return the messages as rows of the raw slice; `place` is `topic/partition/`."""
         positions = sliced.places(place, np.array(self._offsets, np.int64))
-        rows = decode(self.values, positions, self.long)
+        rows = decoder.decode(self.values, positions, self.long)
         kinds, stamps = np.array(self._stamps, np.int64).reshape(-1, 2).T
         known = np.isin(kinds, list(_CLOCKS))
         late = known & (stamps < int(late_before.timestamp() * 1000))
@@ -100,7 +169,7 @@ class Batch:
             pa.array([_CLOCKS.get(kind) for kind in kinds.tolist()], pa.string()),
             pa.array(late),
         ]
-        told = schema(contract).with_metadata({LATE: str(int(late.sum())).encode()})
+        told = decoder.schema.with_metadata({LATE: str(int(late.sum())).encode()})
         return pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *beside], schema=told)
 
 

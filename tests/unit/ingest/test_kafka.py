@@ -32,7 +32,7 @@ FEBRUARY = Window(start=utc("2013-02-01"), end=utc("2013-03-01"))
 class FakeBroker:
     """A topic of one partition whose windows have the bounds that it is given."""
 
-    found: Bounds = Bounds(0, 1, 5)
+    found: Bounds = field(default_factory=lambda: Bounds(0, 1, 5))
     id: str = "a"
     ends: list[int] = field(default_factory=lambda: [100])
 
@@ -69,7 +69,9 @@ class Clock:
 def reading(lake: Path, broker: Any, window: Window = JANUARY, clock: Clock | None = None, **spec: Any) -> KafkaReading:
     clock = clock or Clock(utc("2014-01-01").timestamp())
     source = KafkaSource(connection="c", topic=spec.pop("topic", "weather"), **spec)
-    return KafkaReading(source, RULES, window, broker, Offsets(Lake(f"file://{lake}"), "d", "s"), clock, clock.sleep)
+    return KafkaReading(
+        source, RULES, window, broker, Offsets(Lake(f"file://{lake}"), "d", "s"), None, clock, clock.sleep
+    )
 
 
 def test_what_was_frozen_stays_whatever_the_topic_says_later(tmp_path: Path) -> None:
@@ -103,12 +105,13 @@ def test_offsets_of_a_window_that_are_gone_are_an_error_and_freeze_nothing(tmp_p
 
 
 def test_a_topic_made_anew_is_refused_until_its_id_is_written(tmp_path: Path) -> None:
-    reading(tmp_path, FakeBroker()).freeze()
     anew = FakeBroker(id="b", found=Bounds(0, 0, 2))
-    for window in (JANUARY, FEBRUARY):
-        with pytest.raises(DataError, match="made anew.*id a, this one has id b.*write topic_id: b"):
-            reading(tmp_path, anew, window).freeze()
-        assert reading(tmp_path, anew, window, topic_id="b").freeze()["topic_id"] == "b"
+    for number, window in enumerate((JANUARY, FEBRUARY)):
+        lake = tmp_path / str(number)
+        reading(lake, FakeBroker()).freeze()
+        with pytest.raises(DataError, match=r"made anew.*id a, this one has id b.*write topic_id: b"):
+            reading(lake, anew, window).freeze()
+        assert reading(lake, anew, window, topic_id="b").freeze()["topic_id"] == "b"
 
 
 def test_a_window_is_read_when_it_and_its_lateness_are_over(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_an_open_transaction_is_waited_for_and_then_named(tmp_path: Path) -> Non
     clock = Clock(utc("2014-01-01").timestamp())
     reading(tmp_path, FakeBroker(ends=[3, 4, 5]), clock=clock).freeze()
     assert clock.slept == 2
-    with pytest.raises(Unavailable, match="'weather' partition 0: a transaction is open since offset 3, .*somebody"):
+    with pytest.raises(Unavailable, match=r"'weather' partition 0: a transaction is open since offset 3, .*somebody"):
         reading(tmp_path, FakeBroker(ends=[3], found=Bounds(0, 5, 9)), FEBRUARY, clock, patience=7).freeze()
     assert clock.slept == 9
     assert len(Offsets(Lake(f"file://{tmp_path}"), "d", "s").windows()) == 1
@@ -171,8 +174,8 @@ class Message:
 def table(messages: list[Message], **spec: Any) -> Any:
     batch = kafka_rows.Batch()
     batch.add(messages)
-    decode = kafka_rows.decoder(KafkaSource(connection="c", topic="w", **spec), RULES)
-    return batch.table("w/0/", JANUARY.start, RULES, decode)
+    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w", **spec), RULES)
+    return batch.table("w/0/", JANUARY.start, decoder)
 
 
 def test_each_message_keeps_its_key_headers_and_times(tmp_path: Path) -> None:
@@ -224,10 +227,9 @@ def test_reading_ahead_keeps_the_order_and_hands_on_what_goes_wrong() -> None:
         yield from range(5)
         raise DataError("gone")
 
-    found = []
+    found: list[int] = []
     with pytest.raises(DataError, match="gone"):
-        for item in kafka_rows.ahead(fails()):
-            found.append(item)
+        found.extend(kafka_rows.ahead(fails()))
     assert found == list(range(5))
 
 
@@ -258,8 +260,8 @@ def test_raw_bytes_are_the_one_column_of_their_contract() -> None:
     rules = replace(RULES, columns=(Column("body", "bytes", "bytes"),))
     batch = kafka_rows.Batch()
     batch.add([Message(0, b"\xff\x00"), Message(1, None)])
-    decode = kafka_rows.decoder(KafkaSource(connection="c", topic="w", format="bytes"), rules)
-    found = batch.table("w/0/", JANUARY.start, rules, decode).to_pylist()
+    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w", format="bytes"), rules)
+    found = batch.table("w/0/", JANUARY.start, decoder).to_pylist()
 
     assert [row["body"] for row in found] == [b"\xff\x00", None]
     assert [row["_error"] for row in found] == [None, "undecodable:tombstone"]
