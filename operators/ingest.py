@@ -69,7 +69,8 @@ def read_slice(delivery: Delivery, source: str, window: Window, refresh: bool) -
         return postgres.read(spec=spec.postgres, dsn=clients.postgres_dsn(conn), **common)
     if spec.kafka:
         conn = clients.connection(spec.kafka.connection)
-        return kafka.read(spec=spec.kafka, bootstrap=clients.kafka_bootstrap(conn), **common)
+        registry = clients.schema_registry(spec.kafka.registry)
+        return kafka.read(spec=spec.kafka, bootstrap=clients.kafka_bootstrap(conn), registry=registry, **common)
     assert spec.hdfs is not None  # noqa: S101 - Source allows exactly one place
     conn = clients.connection(spec.hdfs.connection)
     return hdfs.read(spec=spec.hdfs, host=conn.host, port=conn.port, **common)

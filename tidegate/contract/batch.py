@@ -46,6 +46,7 @@ _LONGEST_NUMBER = 4300  # digits: more are refused by Python's reader
 _SUSPECTS = (b"NaN", b"Inf", b"\\ud", b"\\uD")  # no numbers, and half a surrogate pair or a whole one
 _BRACES = np.frombuffer(b"{}", np.uint8)
 _OPENS = np.frombuffer(b"{[", np.uint8)
+_END = np.frombuffer(b"\n", np.uint8)
 
 
 def decode_many(
@@ -86,7 +87,7 @@ def decode_many(
 
 def _fast(values: Sequence[bytes | None], positions: Any, contract: Contract, doubts: Doubts) -> Any:
     """Return the messages that are beyond doubt as a table, and mark the others; None where all are doubtful."""
-    whole = [b"" if value is None else value for value in values]
+    whole = [b"" if value is None else value for value in values] if None in values else list(values)
     text = b"\n".join(whole)
     sizes = np.fromiter(map(len, whole), np.int64, len(whole))
     starts = np.cumsum(sizes + 1) - sizes - 1
@@ -116,10 +117,11 @@ def _suspect(whole: list[bytes], text: bytes, sizes: Any, starts: Any, doubts: D
     data = np.frombuffer(text + b"\0", np.uint8)  # a byte more, for an empty message at the end
     ends = np.maximum(starts + sizes - 1, 0)
     doubts |= (sizes < 2) | (data[starts] != _BRACES[0]) | (data[ends] != _BRACES[1])
-    if len(whole) - 1 != text.count(b"\n"):
+    if len(whole) - 1 != np.count_nonzero(data == _END[0]):
         doubts |= np.fromiter((b"\n" in each for each in whole), bool, len(whole))
-    if text.count(b"{") + text.count(b"[") > len(whole) + _DEEPEST:  # the reader dies of an object too deep
-        opened = np.cumsum((data == _OPENS[0]) | (data == _OPENS[1]))
+    opens = (data == _OPENS[0]) | (data == _OPENS[1])
+    if np.count_nonzero(opens) > len(whole) + _DEEPEST:  # the reader dies of an object too deep
+        opened = np.cumsum(opens)
         doubts |= opened[ends] - opened[starts] > _DEEPEST
     if not text.isascii() and not _is_utf8(text):
         doubts |= np.fromiter((not _is_utf8(each) for each in whole), bool, len(whole))
@@ -152,7 +154,8 @@ class _Reader:
     def __init__(self, contract: Contract, whole: list[bytes], text: bytes | None, doubts: Doubts):
         self._schema = pa.schema([pa.field(c.name, _asked(c)) for c in contract.columns])
         self._whole, self._text, self._doubts = whole, text, doubts
-        self._left = max(4, len(whole) // _REFUSALS)
+        self._left = max(8, len(whole) // _REFUSALS)
+        self._much = self._left - 4  # so many refusals are cheapest one by one
 
     def parse(self, rows: Rows) -> Any:
         """Return the rows that it reads as one table, in their order; None where it reads none."""
@@ -172,13 +175,13 @@ class _Reader:
             self._left -= 1
             if len(part) <= _FEW:
                 self._doubts[part] = True
-            elif len(part) > _MANY:
+            elif len(part) > _MANY and (refused is None or self._left < self._much):
                 waiting += [part[at : at + _MANY] for at in range(0, len(part), _MANY)][::-1]
             elif refused is None:
                 waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
             else:
                 self._doubts[part[refused]] = True
-                waiting.append(np.delete(part, refused))
+                waiting += [part[refused + 1 :], part[:refused]] if len(part) > _MANY else [np.delete(part, refused)]
         return pa.concat_tables(parts, promote_options="none") if parts else None
 
     def _read(self, rows: Rows) -> tuple[Any, int | None]:

@@ -53,7 +53,8 @@ _CONSUMER: dict[str, Any] = {
     "fetch.max.bytes": 16 << 20,
     "receive.message.max.bytes": 256 << 20,  # the broker sends a message that is larger than asked for all the same
     "queued.max.messages.kbytes": 32 << 10,
-    "queued.min.messages": 50_000,
+    "queued.min.messages": 100_000,
+    "fetch.queue.backoff.ms": 10,  # by default it stands still for a second when the queue is full
 }
 
 

@@ -159,14 +159,17 @@ class Batch:
         """Return the messages as rows of the raw slice; `place` is `topic/partition/`."""
         positions = sliced.places(place, np.array(self._offsets, np.int64))
         rows = decoder.decode(self.values, positions, self.long)
-        kinds, stamps = np.array(self._stamps, np.int64).reshape(-1, 2).T
-        known = np.isin(kinds, list(_CLOCKS))
+        kinds, moments = zip(*self._stamps, strict=True)
+        stamps = np.array(moments, np.int64)
+        known = np.ones(len(kinds), dtype=bool)
+        if not _CLOCKS.keys() >= set(kinds):
+            known = np.array([kind in _CLOCKS for kind in kinds])
         late = known & (stamps < int(late_before.timestamp() * 1000))
         beside = [
             pa.array(self._keys, pa.binary()),
             _headers(self._headers),
             pa.array(stamps, pa.int64(), mask=~known).cast(FIELDS[2].type),
-            pa.array([_CLOCKS.get(kind) for kind in kinds.tolist()], pa.string()),
+            _clocks(kinds),
             pa.array(late),
         ]
         told = decoder.schema.with_metadata({LATE: str(int(late.sum())).encode()})
@@ -176,6 +179,12 @@ class Batch:
 def _shortened(value: bytes) -> bytes:
     digest = hashlib.sha256(value).hexdigest()
     return value[:_KEPT] + f"\n... {len(value)} bytes in all, SHA-256 {digest}".encode()
+
+
+def _clocks(kinds: tuple[int, ...]) -> Any:
+    if len(set(kinds)) == 1:
+        return pa.repeat(pa.scalar(_CLOCKS.get(kinds[0]), pa.string()), len(kinds))
+    return pa.array([_CLOCKS.get(kind) for kind in kinds], pa.string())
 
 
 def _headers(headers: list[Any]) -> Any:
