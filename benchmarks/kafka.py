@@ -3,9 +3,9 @@
 `python -m benchmarks.kafka [--quick]` starts a broker of its own, prints a table, writes var/bench/kafka.png, and ends
 with a JSON object. All read the same messages of one partition, in turns, each at its best of several runs. Raw is
 `consume(10000)` of confluent-kafka, which looks at no message. kafka-python is its loop as its documentation has it,
-with a `json.loads` of each value. By default librdkafka pauses for a second when its queue is full; "tuned" is raw with a
-pause of 10 ms, which is ours too. By hand is what a user would write for a Parquet file: confluent-kafka, `json.loads`,
-pyarrow.
+with a `json.loads` of each value. By default librdkafka pauses for a second when its queue is full; "tuned" is raw with
+a pause of 10 ms, which is ours too. By hand is what a user would write for a Parquet file: confluent-kafka (tuned),
+`json.loads`, pyarrow.
 """
 
 from __future__ import annotations

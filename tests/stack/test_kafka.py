@@ -211,6 +211,9 @@ def test_key_headers_times_and_tombstones_are_kept(topic: Topic) -> None:
     assert (two["_key"], two["_error"], two["_bytes"]) == (b"gone", "undecodable:tombstone", None)
     assert validate(found, PLAIN, topic.lake).reasons == {"undecodable:tombstone": 1}
 
+    again = topic.read(DAYS[0], PLAIN, refresh=True, tombstones="skip")
+    assert (again.rows, topic.lake.require(again.key)["skipped"]) == (1, 1)
+
 
 def test_what_compaction_took_is_no_gap(topic: Topic) -> None:
     topic.configure(

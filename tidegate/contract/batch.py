@@ -87,7 +87,7 @@ def decode_many(
 
 def _fast(values: Sequence[bytes | None], positions: Any, contract: Contract, doubts: Doubts) -> Any:
     """Return the messages that are beyond doubt as a table, and mark the others; None where all are doubtful."""
-    whole = [b"" if value is None else value for value in values] if None in values else list(values)
+    whole = [b"" if value is None else value for value in values]
     text = b"\n".join(whole)
     sizes = np.fromiter(map(len, whole), np.int64, len(whole))
     starts = np.cumsum(sizes + 1) - sizes - 1

@@ -43,8 +43,6 @@ def read(
     refresh: bool = False,
     registry: Registry | None = None,
     timeout: float = TIMEOUT,
-    clock: Callable[[], float] = time.time,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Slice:
     """Publish the topic's messages whose offsets lie in the window, by partition and offset.
 
@@ -57,11 +55,37 @@ def read(
             transaction stays open in it for the source's `patience`.
         DataError: no such topic, another one of the same name, or offsets of the window are no longer kept.
     """
-    held = Offsets(lake, delivery, source)
-    reading = KafkaReading(spec, contract, window, Broker(bootstrap, timeout), held, registry, clock, sleep)
-    return publish(
-        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=reading
+    asked = reading(
+        delivery=delivery,
+        source=source,
+        spec=spec,
+        contract=contract,
+        window=window,
+        bootstrap=bootstrap,
+        lake=lake,
+        registry=registry,
+        timeout=timeout,
     )
+    return publish(
+        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
+    )
+
+
+def reading(
+    *,
+    delivery: str,
+    source: str,
+    spec: KafkaSource,
+    contract: Contract,
+    window: Window,
+    bootstrap: str,
+    lake: Lake,
+    registry: Registry | None = None,
+    timeout: float = TIMEOUT,
+) -> KafkaReading:
+    """Return how the window is read; see `read`."""
+    held = Offsets(lake, delivery, source)
+    return KafkaReading(spec, contract, window, Broker(bootstrap, timeout), held, registry)
 
 
 @dataclass(frozen=True)
@@ -146,7 +170,7 @@ class KafkaReading:
         for each in part.get("ranges", [part]):
             partition = each["partition"]
             messages = self.broker.messages(topic, partition, each["first"], each["end"])
-            for batch in kafka_rows.ahead(kafka_rows.batches(messages)):
+            for batch in kafka_rows.ahead(kafka_rows.batches(messages, skip=self.spec.tombstones == "skip")):
                 yield batch.table(f"{topic.name}/{partition}/", self.window.start, decoder)
 
     def _over(self) -> None:

@@ -25,7 +25,7 @@ from tidegate.contract.batch import decode_many
 from tidegate.errors import DataError
 from tidegate.files import sliced
 from tidegate.files.streams import LONGEST
-from tidegate.ingest.slices import LATE
+from tidegate.ingest.slices import LATE, SKIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,9 +122,10 @@ def _as_avro(
 
 
 class Batch:
-    """Messages of one partition, column by column, as they come."""
+    """Messages of one partition, column by column, as they come; tombstones are left out where `skip` says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip: bool = False) -> None:
+        self._skip, self._skipped = skip, 0
         self.values: list[bytes | None] = []
         self.long: dict[int, tuple[str, bytes]] = {}
         self.held = 0
@@ -135,6 +136,12 @@ class Batch:
 
     def add(self, messages: list[Any]) -> None:
         """Take messages; of a value longer than 16 MiB the start is kept, with its size and its SHA-256."""
+        if self._skip:
+            valued = [message for message in messages if message.value() is not None]
+            self._skipped += len(messages) - len(valued)
+            messages = valued
+        if not messages:
+            return
         values = [message.value() for message in messages]
         sizes = [0 if value is None else len(value) for value in values]
         if max(sizes) > LONGEST:
@@ -151,6 +158,11 @@ class Batch:
         self._stamps += [message.timestamp() for message in messages]
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing at all."""
+        return not self.values and not self._skipped
+
+    @property
     def is_full(self) -> bool:
         """Whether it is time to decode it."""
         return len(self.values) >= _ROWS or self.held >= _BYTES
@@ -159,7 +171,7 @@ class Batch:
         """Return the messages as rows of the raw slice; `place` is `topic/partition/`."""
         positions = sliced.places(place, np.array(self._offsets, np.int64))
         rows = decoder.decode(self.values, positions, self.long)
-        kinds, moments = zip(*self._stamps, strict=True)
+        kinds, moments = zip(*self._stamps, strict=True) if self._stamps else ((), ())
         stamps = np.array(moments, np.int64)
         known = np.ones(len(kinds), dtype=bool)
         if not _CLOCKS.keys() >= set(kinds):
@@ -172,7 +184,7 @@ class Batch:
             _clocks(kinds),
             pa.array(late),
         ]
-        told = decoder.schema.with_metadata({LATE: str(int(late.sum())).encode()})
+        told = decoder.schema.with_metadata({LATE: str(int(late.sum())).encode(), SKIPPED: str(self._skipped).encode()})
         return pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *beside], schema=told)
 
 
@@ -200,16 +212,15 @@ def _bytes(value: bytes | str | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
-def batches(messages: Iterator[list[Any]]) -> Iterator[Batch]:
-    """Gather messages into batches of at most 10,000 or some 8 MiB."""
-    batch = Batch()
+def batches(messages: Iterator[list[Any]], *, skip: bool = False) -> Iterator[Batch]:
+    """Gather messages into batches of some 10,000 or some 8 MiB; `skip` leaves tombstones out."""
+    batch = Batch(skip=skip)
     for some in messages:
-        if some:
-            batch.add(some)
+        batch.add(some)
         if batch.is_full:
             yield batch
-            batch = Batch()
-    if batch.values:
+            batch = Batch(skip=skip)
+    if not batch.is_empty:
         yield batch
 
 

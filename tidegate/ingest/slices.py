@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 from tidegate import keys
 from tidegate.contract.arrow import PARQUET, slice_schema
 from tidegate.handoff import Slice
+from tidegate.version import code_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
 
     from tidegate.contract import Contract
     from tidegate.handoff import Window
-    from tidegate.lake import Lake
+    from tidegate.lake import Draft, Lake
 
+RAW = "raw.parquet"
 LATE = b"late"
 """In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
+
+SKIPPED = b"skipped"
+"""In a table's schema metadata: how many rows the source had, and was told to leave out, beside these, as a text."""
 
 _GROUP = 1 << 16  # rows of a Parquet row group: fixed, because a reader's batches depend on the network's timing
 
@@ -30,7 +37,7 @@ class Reading(Protocol):
     """How one source's window is read: frozen first, then in parts, which other processes may read.
 
     An implementation is a frozen dataclass of what is known before anything is asked: spec, contract, window, address.
-    A source's module makes it by `reading(...)`, which takes what `read(...)` takes, less delivery, lake and refresh.
+    A source's module makes it by `reading(...)`, which takes what `read(...)` takes, less `refresh`.
     """
 
     def freeze(self) -> dict[str, Any]:
@@ -74,6 +81,50 @@ class AtOnce:
         return self._tables
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a slice goes: one source's window in a lake, under a contract."""
+
+    delivery: str
+    source: str
+    contract: Contract
+    window: Window
+    lake: Lake
+
+    @property
+    def key(self) -> str:
+        """The lake key of the slice."""
+        return keys.raw(self.delivery, self.source, self.window)
+
+    def published(self) -> Slice | None:
+        """Return the slice published before, or None."""
+        found = self.lake.manifest(self.key)
+        return None if found is None else Slice.of_manifest(found)
+
+    def read(self, reading: Reading, position: dict[str, Any], parts: list[dict[str, Any]]) -> Slice:
+        """Read all parts in this process, and publish the slice."""
+        with self.draft(position) as draft:
+            counts = [
+                write(draft.file(file_name(number, len(parts))), self.contract, reading.rows(position, part))
+                for number, part in enumerate(parts)
+            ]
+            draft.fields.update(counted(counts))
+        return Slice.of_manifest(self.lake.require(self.key))
+
+    @contextmanager
+    def draft(self, position: dict[str, Any]) -> Iterator[Draft]:
+        """Give the slice's draft; where its rows are as published, the manifest stays as published too."""
+        names = {"delivery": self.delivery, "source": self.source, "contract": self.contract.name}
+        with self.lake.publish(self.key, **names, window=self.window.model_dump(mode="json")) as draft:
+            draft.about.update(
+                position=position,
+                contract_version=self.contract.version,
+                contract_digest=self.contract.digest,
+                code=code_version(),
+            )
+            yield draft
+
+
 def publish(
     *,
     delivery: str,
@@ -85,42 +136,46 @@ def publish(
     reading: Reading,
 ) -> Slice:
     """Return the slice of this window: the one published before, or (also on `refresh`) a newly read one."""
-    key = keys.raw(delivery, source, window)
-    found = None if refresh else lake.manifest(key)
-    if found is None:
-        fields = {
-            "delivery": delivery, "source": source, "contract": contract.name, "window": window.model_dump(mode="json"),
-        }  # fmt: skip
-        with lake.publish(key, **fields) as draft:
-            position = reading.freeze()
-            parts = reading.parts(position)
-            counts = [
-                write(draft.file(file_name(number, len(parts))), contract, reading.rows(position, part))
-                for number, part in enumerate(parts)
-            ]
-            draft.fields.update(rows=sum(rows for rows, _ in counts), late=sum(late for _, late in counts))
-            draft.fields["position"] = position
-        found = lake.require(key)
-    return Slice.of_manifest(found)
+    target = Target(delivery, source, contract, window, lake)
+    found = None if refresh else target.published()
+    if found is not None:
+        return found
+    position = reading.freeze()
+    return target.read(reading, position, reading.parts(position))
+
+
+class Counts(NamedTuple):
+    """What was written of a slice or a part: rows, those of them that came late, and rows left out."""
+
+    rows: int
+    late: int = 0
+    skipped: int = 0
+
+
+def counted(counts: list[Counts]) -> dict[str, int]:
+    """Return the counts of all parts together, as the manifest names them."""
+    return dict(zip(Counts._fields, map(sum, zip(*counts, strict=True)), strict=True))
 
 
 def file_name(number: int, parts: int) -> str:
     """Return the name of a part's file in its slice: by name, the files stand in the order of their rows."""
-    return "raw.parquet" if parts == 1 else f"raw-{number:05}.parquet"
+    return RAW if parts == 1 else f"raw-{number:05}.parquet"
 
 
-def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
-    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
+def write(path: Path, contract: Contract, tables: Iterator[Any]) -> Counts:
+    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return what was written."""
     first = next(tables, slice_schema(contract).empty_table())
     schema = first.schema.remove_metadata()  # a source may have columns of its own after the contract's
-    rows, late, waiting = 0, 0, schema.empty_table()
+    rows, late, skipped, waiting = 0, 0, 0, schema.empty_table()
     with pq.ParquetWriter(path, schema, **PARQUET) as out:
         for table in chain([first], tables):
-            late += int((table.schema.metadata or {}).get(LATE, 0))
+            told = table.schema.metadata or {}
+            late += int(told.get(LATE, 0))
+            skipped += int(told.get(SKIPPED, 0))
             waiting = pa.concat_tables([waiting, table])
             while waiting.num_rows >= _GROUP:
                 out.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
                 waiting = waiting.slice(_GROUP)
                 rows += _GROUP
         out.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
-    return rows + int(waiting.num_rows), late
+    return Counts(rows + int(waiting.num_rows), late, skipped)

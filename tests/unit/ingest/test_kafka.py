@@ -197,8 +197,21 @@ def test_each_message_keeps_its_key_headers_and_times(tmp_path: Path) -> None:
 def test_the_late_ones_are_counted_for_the_manifest_and_one_without_a_time_is_not_late() -> None:
     early = int(JANUARY.start.timestamp() * 1000) - 1
     found = table([Message(n, stamp=(1, early)) for n in range(3)] + [Message(3, stamp=(0, -1))])
-    assert found.schema.metadata == {b"late": b"3"}
+    assert found.schema.metadata == {b"late": b"3", b"skipped": b"0"}
     assert found.to_pylist()[3]["_timestamp"] is None
+
+
+def test_tombstones_that_are_no_rows_are_counted_also_where_nothing_else_came() -> None:
+    messages = [Message(0, None), Message(1), Message(2, None)]
+    (batch,) = kafka_rows.batches(iter([messages]), skip=True)
+    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w"), RULES)
+    found = batch.table("w/0/", JANUARY.start, decoder)
+    assert (found.column("_position").to_pylist(), found.schema.metadata[b"skipped"]) == (["w/0/1"], b"2")
+
+    (none,) = kafka_rows.batches(iter([messages[:1]]), skip=True)
+    found = none.table("w/0/", JANUARY.start, decoder)
+    assert (found.num_rows, found.schema, found.schema.metadata[b"skipped"]) == (0, decoder.schema, b"1")
+    assert list(kafka_rows.batches(iter([[]]))) == []
 
 
 def test_a_value_that_is_too_long_is_kept_as_its_start_with_size_and_digest() -> None:
