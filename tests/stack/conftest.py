@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tidegate.stack import cache, daemon, ports, preflight
 from tidegate.stack.config import ROOT, StackConfig
 from tidegate.stack.service import Service, listens
 from tidegate.stack.services import hdfs, kafka, postgres
+from tidegate.stack.supervision import Program
 from tidegate.stack.up import up
 
 
@@ -156,9 +158,17 @@ class KafkaAlone:
     def __init__(self, var: Path):
         cfg = StackConfig.load(var)
         self.address = cfg.kafka
-        self._service = kafka.service(cfg)
+        self._service = replace(kafka.service(cfg), program=lambda: self._roomy(cfg))
         self._log = var / "kafka.log"
         self._running = ExitStack()
+
+    @staticmethod
+    def _roomy(cfg: StackConfig) -> Program:
+        """Give it memory for messages of 100 MB."""
+        made = kafka.service(cfg).program
+        assert made is not None
+        program = made()
+        return replace(program, command=tuple(part.replace("-Xmx256m", "-Xmx1g") for part in program.command))
 
     def start(self) -> None:
         self._running.enter_context(_running(self._service, self._log))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import kafka, kafka_broker
 from tidegate.lake import Lake
+from tidegate.stack.config import ROOT
 from tidegate.units import utc
 from tidegate.validate import validate
 
@@ -308,6 +311,7 @@ def test_a_broker_killed_in_mid_read_is_read_on_as_if_nothing_had_been(
     assert again == undisturbed
 
 
+@pytest.mark.nightly
 def test_a_broker_that_stays_away_in_mid_read_is_named_and_nothing_is_published(
     topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,3 +345,65 @@ def test_no_group_is_left_behind(topic: Topic) -> None:
     topic.number("2026-01-01T10:00", 1)
     topic.read(DAYS[0])
     assert [group.group_id for group in topic.admin.list_consumer_groups().result().valid] == []
+
+
+READ = """
+import resource, sys
+from tests.stack.test_kafka import DAYS, PLAIN
+from tidegate.delivery import KafkaSource
+from tidegate.ingest import kafka
+from tidegate.lake import Lake
+from tidegate.stack.config import ROOT
+address, topic, lake = sys.argv[1:]
+found = kafka.read(
+    delivery="d", source="s", spec=KafkaSource(connection="c", topic=topic), contract=PLAIN, window=DAYS[0],
+    bootstrap=address, lake=Lake(lake),
+)
+print(found.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def read_apart(topic: Topic) -> tuple[int, int]:
+    """Read the first day in a process of its own; return its rows and its peak memory, KiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, topic.address, topic.name, topic.lake.url],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows, peak = done.stdout.split()
+    return int(rows), int(peak)
+
+
+def test_a_window_of_large_and_many_messages_is_read_in_bounded_memory(topic: Topic) -> None:
+    topic.configure(**{"retention.ms": "-1", "max.message.bytes": str(20 * MIB)})
+    for n in range(200):
+        topic.producer.produce(
+            topic.name, b'{"n": %d, "x": "%s"}' % (n, b"y" * MIB), timestamp=stamp("2026-01-01T10:00")
+        )
+        topic.producer.flush(30)
+    for n in range(100_000):
+        topic.producer.produce(topic.name, b'{"n": %d}' % n, timestamp=stamp("2026-01-01T11:00"))
+        if n % 10_000 == 0:
+            topic.producer.flush(30)
+    assert topic.producer.flush(60) == 0
+    rows, peak = read_apart(topic)
+    print(f"200 MiB in 100,200 messages: {peak >> 10} MiB at most")
+
+    assert rows == 100_200
+    assert peak < 512 << 10
+
+
+@pytest.mark.nightly
+def test_values_of_100_mb_are_put_aside_by_their_start_in_bounded_memory(topic: Topic) -> None:
+    topic.configure(**{"retention.ms": "-1", "max.message.bytes": str(120 * MIB)})
+    value = b'{"n": 1, "x": "' + b"y" * 100_000_000 + b'"}'
+    for n in range(3):
+        topic.number("2026-01-01T10:00", n)
+        topic.send("2026-01-01T10:00", value)
+    rows, peak = read_apart(topic)
+    found = topic.read(DAYS[0], PLAIN)
+    print(f"3 values of 100 MB: {peak >> 10} MiB at most")
+
+    assert rows == 6
+    assert topic.table(found).column("_error").to_pylist() == [None, "undecodable:longer_than_16_MiB"] * 3
+    assert peak < 512 << 10

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT = 20.0
-_MESSAGES = 2_000  # taken at once; what a burst of large ones may hold is bounded by the short wait
-_WAIT = 0.1
+_MESSAGES = 2_000  # taken at once, if they are small
+_BYTES = 4 << 20  # taken at once, as far as the sizes of those before tell
+_WAIT, _NEXT = 0.1, 0.005  # seconds for the first messages, and for more of them: a burst shall not pile up
 _RETENTION = ("retention.ms", "retention.bytes", "cleanup.policy")
 _AWAY = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
 _CLIENT: dict[str, Any] = {"socket.connection.setup.timeout.ms": 5_000, "log_level": 4}
@@ -190,9 +191,11 @@ class Broker:
         if first >= end:
             return
         with self._consumer(TopicPartition(topic.name, partition, first), isolation) as consumer:
-            at, moved = first, clock()
+            at, moved, some = first, clock(), 8
+            taken: list[Any] = []
             while at < end:
-                taken = consumer.consume(min(_MESSAGES, end - at), _WAIT)
+                taken = consumer.consume(min(some, end - at), _NEXT if taken else _WAIT)
+                some = _next(some, taken)
                 inside, now_at = self._sorted_out(topic, partition, taken, at, end)
                 if now_at > at:
                     at, moved = now_at, clock()
@@ -271,3 +274,10 @@ class Broker:
     def _away(self, why: object) -> Unavailable:
         said = why.args[0].str() if isinstance(why, KafkaException) else why
         return away("Kafka", self.bootstrap, self.timeout, said)
+
+
+def _next(some: int, taken: list[Any]) -> int:
+    """Return how many messages to take next: as many as are few bytes, and not many more than before."""
+    size = sum(map(len, taken))
+    fitting = _BYTES * len(taken) // size if size else some
+    return max(1, min(4 * some, fitting, _MESSAGES))

@@ -48,7 +48,7 @@ FIELDS = [
 _ROWS = 10_000
 _BYTES = 8 << 20
 _KEPT = 1 << 16  # bytes that quarantine keeps of a message too long to be decoded
-_AHEAD = 2  # batches read while one is decoded
+_AHEAD = 1  # batches read while one is decoded
 _CLOCKS = {TIMESTAMP_CREATE_TIME: "create", TIMESTAMP_LOG_APPEND_TIME: "append"}
 
 
