@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tidegate.stack import cache, daemon, ports, preflight
@@ -184,3 +188,51 @@ def kafka_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaAlone
     found.start()
     yield found
     found.kill()
+
+
+class RegistryAlone:
+    """A real schema registry (Apicurio, in memory) by its address in Confluent's API, which may be killed."""
+
+    def __init__(self, folder: Path):
+        port = ports.choose(["registry"])["registry"]
+        self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
+        self._log = folder / "registry.log"
+        (archive,) = cache.jars("registry", Path(__file__).parent).glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+        (jar,) = folder.glob("*-runner.jar")
+        environment = {**os.environ, "QUARKUS_HTTP_HOST": "127.0.0.1", "QUARKUS_HTTP_PORT": str(port)}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(preflight.java()), "-Xmx512m", "-jar", str(jar)], env=environment, stdout=log, stderr=log
+            )
+
+    def wait(self) -> None:
+        while not self._answers():
+            assert self._process.poll() is None, self._log.read_text()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/subjects", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def register(self, subject: str, schema: dict[str, Any]) -> int:
+        body = {"schema": json.dumps(schema)}
+        answer = httpx.post(f"{self.url}/subjects/{subject}/versions", json=body, timeout=30).raise_for_status()
+        return int(answer.json()["id"])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=30)
+
+
+@pytest.fixture
+def registry_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryAlone]:
+    """A schema registry alone."""
+    found = RegistryAlone(tmp_path_factory.mktemp("registry-alone"))
+    try:
+        found.wait()
+        yield found
+    finally:
+        found.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer, TopicCollection, TopicPartition
@@ -22,6 +24,7 @@ from tidegate.delivery import KafkaSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import kafka, kafka_broker
+from tidegate.ingest.kafka_registry import Registry
 from tidegate.lake import Lake
 from tidegate.stack.config import ROOT
 from tidegate.units import utc
@@ -83,10 +86,12 @@ class Topic:
     def number(self, moment: str, n: int, partition: int = 0) -> None:
         self.send(moment, json.dumps({"n": n, "at": f"{moment}:00Z"}).encode(), partition)
 
-    def read(self, window: Window, contract: Contract = RULES, refresh: bool = False, **spec: Any) -> Slice:
+    def read(
+        self, window: Window, contract: Contract = RULES, refresh: bool = False, client: Any = None, **spec: Any
+    ) -> Slice:
         return kafka.read(
             delivery="d", source="s", spec=KafkaSource(connection="c", topic=self.name, **spec), contract=contract,
-            window=window, bootstrap=self.address, lake=self.lake, refresh=refresh,
+            window=window, bootstrap=self.address, lake=self.lake, refresh=refresh, registry=client,
         )  # fmt: skip
 
     def table(self, found: Slice) -> Any:
@@ -407,3 +412,49 @@ def test_values_of_100_mb_are_put_aside_by_their_start_in_bounded_memory(topic: 
     assert rows == 6
     assert topic.table(found).column("_error").to_pylist() == [None, "undecodable:longer_than_16_MiB"] * 3
     assert peak < 512 << 10
+
+
+@pytest.mark.nightly
+def test_avro_by_a_real_registry_is_read_by_each_writers_schema_and_replayed_without_it(
+    topic: Topic, registry_alone: Any
+) -> None:
+    fields = [
+        {"name": "n", "type": "long"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    ]
+    old = {"type": "record", "name": "event", "fields": fields}
+    new = {**old, "fields": [{"name": "more", "type": ["null", "string"], "default": None}, *fields]}
+    text = {"type": "record", "name": "event", "fields": [{"name": "n", "type": "string"}]}
+
+    def send(schema: dict[str, Any], record: dict[str, Any], number: int | None = None) -> None:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), record)
+        known = registry_alone.register(f"{topic.name}-{len(json.dumps(schema))}", schema) if number is None else number
+        topic.send("2026-01-01T10:00", b"\0" + known.to_bytes(4, "big") + out.getvalue())
+
+    at = utc("2026-01-01T10:00")
+    send(old, {"n": 1, "at": at})
+    send(new, {"n": 2, "at": at, "more": "x"})
+    send(text, {"n": "3"})
+    send(old, {"n": 4, "at": at}, number=99_999)
+    topic.send("2026-01-01T10:00", b"{}")
+    registry = Registry(registry_alone.url)
+    found = topic.read(DAYS[0], format="avro", registry="schemas", client=registry)
+    outcome = validate(found, RULES, topic.lake)
+
+    assert topic.table(found).column("n").to_pylist() == [1, 2, None, None, None]
+    assert (outcome.clean, outcome.reasons) == (
+        2,
+        {
+            "undecodable:n_is_no_int64": 1,
+            "undecodable:not_in_wire_format": 1,
+            "undecodable:schema_99999_is_unknown": 1,
+        },
+    )
+    registry_alone.kill()
+    castable = Column("n", "string", "int64", required=True, key=1, lexical_form=r"\d+")
+    later = replace(RULES, version="2", digest="1" * 64, columns=(castable, RULES.columns[1]))
+    replayed = validate(found, later, topic.lake)
+    assert (replayed.clean, replayed.reasons["undecodable:n_is_no_string"]) == (1, 2)
+    with pytest.raises(Unavailable, match=r"schema registry at .* did not answer"):
+        topic.read(DAYS[0], refresh=True, format="avro", registry="schemas", client=Registry(registry_alone.url))
