@@ -19,7 +19,7 @@ from tidegate.ingest.parts import begin, read_part, seal
 from tidegate.ingest.slices import Target
 from tidegate.lake import Lake
 from tidegate.lake.storage import Storage
-from tidegate.stack.config import StackConfig
+from tidegate.stack.config import ROOT, StackConfig
 from tidegate.validate import validate
 
 pytestmark = pytest.mark.stack
@@ -230,6 +230,18 @@ def test_a_publisher_killed_in_the_middle_of_a_file_leaves_the_old_one_and_nothi
     assert [path for path in lake._storage.find("k") if path.endswith("a.txt")] == [
         f"k/{lake.require('k')['digest'][:16]}/a.txt"
     ]
+
+
+def test_training_reads_and_writes_the_same_lake_from_its_own_environment(lake: Lake) -> None:
+    put(lake, "k", "hello")
+    code = (
+        "import sys; from tidegate.lake import Lake; lake = Lake(sys.argv[1])\n"
+        "with lake.publish('trained') as draft: draft.file('b.txt').write_bytes(lake.read('k', 'a.txt') + b'!')\n"
+    )
+    python = ROOT / ".envs" / "train" / "bin" / "python"
+    done = subprocess.run((str(python), "-c", code, lake.url), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert lake.read("trained", "b.txt") == b"hello!"
 
 
 def test_s3_credentials_come_from_the_environment_and_stand_nowhere(
