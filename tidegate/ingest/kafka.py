@@ -137,7 +137,7 @@ class KafkaReading:
         topic = self.broker.topic(self.spec.topic)
         known = self.held.of(self.window)
         if known is not None and self._is_of(known, topic):
-            return known
+            return {**known, "format": self.spec.format}
         self._over()
         before, after = self._neighbours(topic)
         begun = {number: end for number, (_, end) in before.ranges.items()} if before else {}
@@ -151,11 +151,10 @@ class KafkaReading:
             "kind": "kafka",
             "topic": topic.name,
             "topic_id": topic.id,
-            "format": self.spec.format,
             "partitions": {str(number): list(each) for number, each in ranges.items()},
         }
         self.held.keep(self.window, position)
-        return position
+        return {**position, "format": self.spec.format}
 
     def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
         """Return runs of offsets of one partition each, by partition and offset."""

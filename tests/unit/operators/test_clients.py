@@ -13,7 +13,8 @@ from tidegate.ingest.kafka_broker import Broker
 def test_a_secured_cluster_gets_its_settings_and_nothing_else() -> None:
     extra = {
         "bootstrap.servers": "a:9092,b:9092", "group.id": "theirs", "auto.offset.reset": "latest",
-        "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.password": "secret", "ssl.ca.location": "ca.pem",
+        "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.password": "secret",
+        "ssl.ca.location": "ca.pem",
     }  # fmt: skip
     found = clients.kafka_security(SimpleNamespace(extra_dejson=extra))
 
