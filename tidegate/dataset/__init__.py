@@ -6,8 +6,8 @@ SQL without any rows.
 
 from __future__ import annotations
 
-from tidegate.dataset.build import build
 from tidegate.dataset.encode import chosen_encodings
 from tidegate.dataset.query import checked, read_select, select
+from tidegate.dataset.table import build
 
 __all__ = ["build", "checked", "chosen_encodings", "read_select", "select"]

@@ -233,7 +233,7 @@ def test_sums_in_another_order_are_no_future(tmp_path: Path) -> None:
     assert judge(tmp_path, sql)["rows"] == [18, 30, 45]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ahead=st.integers(-6, 6), kind=st.sampled_from(["join", "asof", "window"]), cut=st.integers(4, 15))
 def test_exactly_what_looks_ahead_is_refused(tmp_path: Path, ahead: int, kind: str, cut: int) -> None:
     sql = {

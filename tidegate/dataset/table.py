@@ -67,10 +67,9 @@ def build(
             counts = _write(query, window, draft)
             _enough(counts, delivery, window)
             with opened({"train": [draft.file(TRAIN)], "test": [draft.file(TEST)]}, spec.memory) as parts:
+                seen = causality.check(query, contracts, _cuts(parts, spec))
                 encodings, checks = _describe(parts, choices, spec, draft)
-                moments = _cuts(parts, spec)
-            checks["causality"] = causality.check(query, contracts, moments)
-        checks["outside_window"] = {"before": counts.before, "after": counts.after}
+        checks |= {"causality": seen, "outside_window": {"before": counts.before, "after": counts.after}}
         _warn(delivery.delivery, checks)
         features = [Feature(name=f.name, encoding=f.encoding, dtype=f.dtype, size=f.size) for f in encodings.features]
         draft.fields |= {
@@ -138,12 +137,13 @@ def _cuts(parts: Engine, spec: DatasetSpec) -> list[int]:
 
 
 def _warn(delivery: str, checks: Mapping[str, Any]) -> None:
+    cuts = checks["causality"]["cuts"]
+    if cuts:
+        _log.info("%s: no feature sees what came after %s", delivery, ", ".join(cuts))
+    else:
+        _log.warning("%s: no source row is later than a row of the dataset: a look ahead cannot be seen", delivery)
     if checks["leakage"]["auc"] is None:
         _log.warning("%s: too few held-out rows of either label to see whether a feature tells it", delivery)
-    if not checks["causality"]["cuts"]:
-        _log.warning(
-            "%s: no source row is later than a row of the dataset: a look into the future cannot be seen", delivery
-        )
     if checks["repeated_in_test"]:
         _log.warning("%s: %d held-out rows stand in training too", delivery, checks["repeated_in_test"])
     for name, count in checks["not_finite"].items():
