@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from tidegate.errors import DataError, Retryable
+from tidegate.errors import DataError, NoSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +64,7 @@ def opened(sources: Mapping[str, Any], memory: str = MEMORY, threads: int = 1) -
 
     Raises:
         DataError: a query needs more than `memory` even with spilling.
-        Retryable: the disk is full.
+        NoSpace: what does not fit cannot be written to disk either.
     """
     with tempfile.TemporaryDirectory(prefix="tidegate-dataset-") as folder:
         config = {"threads": threads, "memory_limit": memory, "temp_directory": folder, **_EXTENSIONS}
@@ -72,13 +73,22 @@ def opened(sources: Mapping[str, Any], memory: str = MEMORY, threads: int = 1) -
             yield _engine(connection, sources)
         except duckdb.OutOfMemoryException as error:
             said = str(error).splitlines()[0]
-            if "disk" in said or "max_temp_directory_size" in said:
-                raise Retryable(f"{said}; free disk space under {folder} (TMPDIR names another place)") from error
+            if "max_temp_directory_size" in str(error):
+                raise _disk(said, folder) from error
             raise DataError(
                 f"the dataset's SELECT does not fit in {memory}: {said}; raise dataset.memory, or aggregate in steps"
             ) from error
+        except duckdb.IOException as error:
+            raise _disk(str(error).splitlines()[0], folder) from error
         finally:
             connection.close()
+
+
+def _disk(said: str, folder: str) -> NoSpace:
+    free = shutil.disk_usage(folder).free >> 20
+    return NoSpace(
+        f"rows beyond dataset.memory go to {folder}, which has {free} MiB free: {said}; free disk space, or set TMPDIR"
+    )
 
 
 def _engine(connection: Any, sources: Mapping[str, Any]) -> Engine:

@@ -142,7 +142,8 @@ class complaints:  # noqa: N801  # reads as a word: with complaints(sql)
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.OutOfMemoryException):
+        of_the_machine = (duckdb.OutOfMemoryException, duckdb.IOException)
+        if isinstance(error, duckdb.Error) and not isinstance(error, of_the_machine):
             raise _problem(self._sql, str(error), self._lines_before) from error
 
 

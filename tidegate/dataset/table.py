@@ -17,6 +17,7 @@ from tidegate.dataset.parts import write_parts
 from tidegate.dataset.query import prepare
 from tidegate.errors import DataError
 from tidegate.handoff import Dataset, Feature, Window
+from tidegate.lake import sha256
 from tidegate.units import add_window
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def build(
             "test_rows": counts.test,
             "label": spec.label,
             "features": [feature.model_dump() for feature in features],
+            "sql": {"file": spec.sql, "sha256": sha256(folder / spec.sql)},
             "checks": checks,
         }
     return Dataset.model_validate({name: lake.require(key)[name] for name in Dataset.model_fields})

@@ -66,14 +66,16 @@ def _asked(node: dict[str, Any]) -> str:
 
 def _of_the_label(root: Any, sql: Path, statement: str, spec: DatasetSpec) -> Iterator[Problem]:
     """Yield the features that read a column which the label reads; only the outermost SELECT is looked at."""
-    chosen = {_name(item): item for item in root.get("select_list", [])}
-    if spec.label not in chosen:
+    chosen = {_name(item).lower(): item for item in root.get("select_list", [])}
+    label = spec.label.lower()
+    if label not in chosen:
         return
-    made_of = _references(chosen[spec.label], chosen, {spec.label})
-    for name, item in chosen.items():
-        if name in (spec.label, spec.event_time, "") or name in spec.leakage.allow:
+    made_of = _references(chosen[label], chosen, {label})
+    for key, item in chosen.items():
+        name = _name(item)
+        if key in (label, spec.event_time.lower(), "") or name in spec.leakage.allow:
             continue
-        for reference in sorted(_references(item, chosen, {name})):
+        for reference in sorted(_references(item, chosen, {key})):
             if any(_same(reference, other) for other in made_of):
                 column = ".".join(reference)
                 message = f"feature {name!r} is made of {column}, and so is the label {spec.label!r}"

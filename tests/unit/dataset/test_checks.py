@@ -142,6 +142,7 @@ def test_the_limit_can_be_moved_and_a_feature_allowed(place: Place) -> None:
     [
         "outcome",
         "outcome AS other",
+        "OUTCOME AS Other",
         "events.outcome / 2 AS other",
         "outcome - 1 AS o,\n o * 2 AS other",
         "late::INT AS other",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,10 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_what_was_checked_is_in_the_manifest(lake: Lake, tmp_path: Path) -> None:
-    checks = lake.require(make(lake, tmp_path).key)["checks"]
+    manifest = lake.require(make(lake, tmp_path).key)
+    assert manifest["sql"] == {"file": "d.sql", "sha256": hashlib.sha256(SQL.encode()).hexdigest()}
+    assert sorted(manifest["files"]) == ["encodings.json", "statistics.json", "test.parquet", "train.parquet"]
+    checks = manifest["checks"]
     assert checks["causality"] == {
         "cuts": ["2013-01-22T16:48:00Z", "2013-02-13T14:24:00Z", "2013-03-07T04:48:00Z"],
         "rows": [27, 54, 81],  # quarters of the 108 rows
