@@ -232,6 +232,43 @@ def test_a_publisher_killed_in_the_middle_of_a_file_leaves_the_old_one_and_nothi
     ]
 
 
+_KILLED_AT = """\
+import os, signal, sys
+from tidegate.lake import Lake
+from tidegate.lake.storage import Storage
+left, real = int(sys.argv[2]), Storage._place
+def placed(self, below, size, fill):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, below, size, fill)
+Storage._place = placed
+with Lake(sys.argv[1]).publish("k", text="new") as draft:
+    for name in "ab":
+        draft.file(name).write_text("new")
+"""
+
+
+@pytest.mark.nightly
+def test_a_publisher_killed_before_any_of_its_writes_leaves_one_revision_whole_and_the_next_run_completes_it(
+    url: str,
+) -> None:
+    for step in range(1, 7):
+        lake = Lake(f"{url}/{step}")
+        with lake.publish("k", text="old") as draft:
+            for name in "ab":
+                draft.file(name).write_text("old")
+        ended = subprocess.run((sys.executable, "-c", _KILLED_AT, lake.url, str(step)), check=False).returncode
+        assert ended == (-signal.SIGKILL if step < 6 else 0), f"step {step}"  # a, b, old revision, manifest, revision
+        text = "old" if step < 5 else "new"
+        assert lake.require("k")["text"] == text
+        assert [lake.read("k", name).decode() for name in "ab"] == [text, text], f"step {step}"
+        subprocess.run((sys.executable, "-c", _KILLED_AT, lake.url, "0"), check=True)
+        assert [lake.read("k", name).decode() for name in "ab"] == ["new", "new"], f"the run after step {step}"
+        assert {each["text"] for each in lake.revisions("k")} == {"old", "new"}
+
+
 def test_training_reads_and_writes_the_same_lake_from_its_own_environment(lake: Lake) -> None:
     put(lake, "k", "hello")
     code = (
