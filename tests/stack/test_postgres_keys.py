@@ -67,7 +67,8 @@ class Table:
         )  # fmt: skip
 
     def ids(self, found: Slice) -> list[int]:
-        return [int(i) for i in pq.read_table(self.lake.local(found.key, "raw.parquet")).column("id").to_pylist()]
+        rows = pq.read_table(self.lake.local(found.key, "raw.parquet"))
+        return [int(row["id"]) for row in rows.to_pylist()]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate import keys
-from tidegate.contract.arrow import PARQUET, slice_schema
+from tidegate.contract.arrow import PARQUET, encodings, slice_schema
 from tidegate.handoff import Slice
 
 if TYPE_CHECKING:
@@ -111,15 +111,24 @@ def file_name(number: int, parts: int) -> str:
 
 def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
     """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
-    schema = slice_schema(contract)
-    rows, late, waiting = 0, 0, schema.empty_table()
-    with pq.ParquetWriter(path, schema, **PARQUET) as out:
-        for table in tables:
-            late += int((table.schema.metadata or {}).get(LATE, 0))
-            waiting = pa.concat_tables([waiting, table])
-            while waiting.num_rows >= _GROUP:
-                out.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
-                waiting = waiting.slice(_GROUP)
-                rows += _GROUP
-        out.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
-    return rows + int(waiting.num_rows), late
+    late = [0]
+    groups = _groups(contract, tables, late)
+    first = next(groups)
+    rows = 0
+    with pq.ParquetWriter(path, first.schema, **PARQUET, **encodings(first)) as out:
+        for group in chain([first], groups):
+            out.write_table(group, row_group_size=_GROUP)
+            rows += group.num_rows
+    return rows, late[0]
+
+
+def _groups(contract: Contract, tables: Iterator[Any], late: list[int]) -> Iterator[Any]:
+    """Yield the rows in groups of a fixed size, at least one and the last one smaller; add up those that are late."""
+    waiting = slice_schema(contract).empty_table()
+    for table in tables:
+        late[0] += int((table.schema.metadata or {}).get(LATE, 0))
+        waiting = pa.concat_tables([waiting, table])
+        while waiting.num_rows >= _GROUP:
+            yield waiting.slice(0, _GROUP).combine_chunks()
+            waiting = waiting.slice(_GROUP)
+    yield waiting.combine_chunks()

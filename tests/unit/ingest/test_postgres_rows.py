@@ -70,7 +70,8 @@ def test_a_bad_value_takes_its_own_row_aside_with_all_its_values() -> None:
         ("date", "date", struct.pack(">i", 2**31 - 1), "infinity"), ("string", "text", b"\xff", "\ufffd"),
         ("date", "date", struct.pack(">i", -2**31), "-infinity"),
         ("timestamp", "timestamptz", struct.pack(">q", -LAST - 1), "-infinity"),
-        ("time", "time", struct.pack(">q", 86_400_000_000), "24:00:00"), ("int8", "int4", struct.pack(">i", 300), "300"),
+        ("time", "time", struct.pack(">q", 86_400_000_000), "24:00:00"),
+        ("int8", "int4", struct.pack(">i", 300), "300"),
         ("decimal", "numeric", numeric("0.0000000001"), "0.0000000001"),
     ],
 )  # fmt: skip
