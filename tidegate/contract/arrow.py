@@ -46,8 +46,8 @@ _SELDOM = 4  # a value that comes less often than that in a row group gains noth
 def encodings(first: Any) -> dict[str, Any]:
     """Return how a Parquet writer shall encode columns, by their types and the rows of the first row group.
 
-    Numbers and instants are kept as differences; a dictionary is made only where values come again. Against a dictionary
-    for all, a table of keys, numbers and names takes half of the bytes and a third of the time.
+    Numbers and instants are kept as differences; a dictionary is made only where values come again. Against one for all
+    columns, a table of keys, numbers and names takes half of the bytes and a third of the time.
     """
     differing, repeated = {}, []
     for field, column in zip(first.schema, first.columns, strict=True):

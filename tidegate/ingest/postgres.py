@@ -12,7 +12,7 @@ from psycopg2 import sql
 
 from tidegate.errors import Unavailable
 from tidegate.ingest import horizon, postgres_rows
-from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, order, readings
+from tidegate.ingest.postgres_columns import BYTES_AS_STORED, EXACT_TEXTS, order, readings, selection
 from tidegate.ingest.postgres_copy import copied
 from tidegate.ingest.postgres_edge import Server, first_line, open_table
 from tidegate.ingest.postgres_parts import Range, parts, whole
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tidegate.contract import Contract
     from tidegate.delivery import PostgresSource
     from tidegate.handoff import Slice, Window
-    from tidegate.ingest.postgres_columns import Reading
     from tidegate.lake import Lake
 
 TIMEOUT = 10.0
@@ -96,7 +95,8 @@ class TableReading:
             found = readings(cursor, self.spec.table, self.contract)
             by = order(cursor, self.spec.table, str(self.spec.key or self.spec.time), self.contract, found)
             ranges = parts(cursor, self.spec, whole(self.spec, self.window, position))
-            queries = [self._query(found, by, rows).as_string(cursor).encode() for rows in ranges]
+            asked = selection(cursor, self.spec.table, found)
+            queries = [self._query(asked, by, rows).as_string(cursor).encode() for rows in ranges]
             cursors = [cursor, *self._others(cursor, min(self.spec.connections, len(ranges)) - 1, held)]
             for each in cursors:
                 each.execute(BYTES_AS_STORED)
@@ -162,9 +162,9 @@ class TableReading:
             self._prepare(made[-1])
         return made
 
-    def _query(self, found: list[Reading], by: list[sql.Composable], rows: Range) -> Any:
+    def _query(self, asked: list[sql.Composable], by: list[sql.Composable], rows: Range) -> Any:
         return sql.SQL("COPY (SELECT {} FROM {} WHERE {} ORDER BY {}) TO STDOUT (FORMAT binary)").format(
-            sql.SQL(", ").join(each.selected for each in found),
+            sql.SQL(", ").join(asked),
             self._table,
             rows.condition,
             sql.SQL(", ").join(by),

@@ -63,12 +63,12 @@ class Fields:
         return self.data[start : start + size].tobytes() if size >= 0 else None
 
 
-def fields(rows: list[bytes], columns: int) -> Iterator[Fields]:
-    """Yield the fields of each column of a block of rows, in the order of the columns."""
+def fields(rows: list[bytes]) -> Iterator[Fields]:
+    """Yield the fields of each column of a block of at least one row, in the order of the columns."""
     data = np.frombuffer(b"".join([*rows, bytes(_SPARE)]), np.uint8)
     sizes = np.fromiter(map(len, rows), np.int64, len(rows))
     at = np.cumsum(sizes) - sizes + 2
-    for _ in range(columns):
+    for _ in range(int.from_bytes(rows[0][:2], "big")):
         size = Fields(data, at, at).numbers(">i4")
         yield Fields(data, at + 4, size)
         at = at + 4 + np.maximum(size, 0)

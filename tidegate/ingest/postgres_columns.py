@@ -51,6 +51,12 @@ SELECT EXISTS (
     )
 )
 """
+_HAS_LONG = """
+SELECT relkind <> 'r' OR pg_relation_size(nullif(reltoastrelid, 0)) > 0 FROM pg_class WHERE oid = %s::regclass
+"""
+LONGEST = 16 << 20
+"""Bytes of the longest value that is read: the row of a longer one goes aside, with its begin."""
+_BEGIN = 1000  # characters or bytes
 EXACT_TEXTS = (
     "SET TIME ZONE 'UTC'; SET DATESTYLE = ISO; SET INTERVALSTYLE = postgres; SET EXTRA_FLOAT_DIGITS = 1; "
     "SET BYTEA_OUTPUT = hex; SET CLIENT_ENCODING = UTF8; SET XMLBINARY = base64"
@@ -89,11 +95,37 @@ class Reading:
         name = sql.Identifier(self.column.name)
         if self.how == "json" and self.table_type not in _JSON:
             return sql.SQL("to_json({})").format(name)
-        plain = self.table_type in _TEXTS or self.is_enum or (self.how == "bytes" and self.table_type == "bytea")
+        plain = self.table_type in _TEXTS or self.is_enum or self._is_bytea
         if plain or self.how not in ("text", "bytes", "cast", "json"):
             return name
         # format() calls the type's output function, which a cast to text does not for all types (inet, boolean)
         return sql.SQL("CASE WHEN {0} IS DISTINCT FROM NULL THEN format('%s', {0}) END").format(name)
+
+    @property
+    def may_be_long(self) -> bool:
+        """Whether a value may be of any length."""
+        return self.how in ("text", "bytes", "cast", "json") and not self.is_enum and self.table_type != "bpchar"
+
+    @property
+    def length(self) -> sql.Composable:
+        """How many bytes a value has; the server knows it of most without reading them."""
+        return sql.SQL("octet_length({})").format(self._plain)
+
+    @property
+    def shortened(self) -> sql.Composable:
+        """What the query asks for, but of a value that is too long its begin."""
+        begin = "substr({}, 1, {})" if self._is_bytea else "left({}, {})"
+        cut = sql.SQL(begin).format(self._plain, sql.Literal(_BEGIN))
+        condition = sql.SQL("{} > {}").format(self.length, sql.Literal(LONGEST))
+        return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(condition, cut, self._plain)
+
+    @property
+    def _plain(self) -> sql.Composable:
+        return self.selected if self._is_bytea else sql.SQL("({})::text").format(self.selected)
+
+    @property
+    def _is_bytea(self) -> bool:
+        return self.how == "bytes" and self.table_type == "bytea"
 
     @property
     def ordered(self) -> sql.Composable:
@@ -131,6 +163,23 @@ def readings(cursor: Any, table: str, contract: Contract) -> list[Reading]:
             )
         made.append(Reading(column, typname, typtype == "e"))
     return made
+
+
+def selection(cursor: Any, table: str, found: list[Reading]) -> list[sql.Composable]:
+    """Return what a query asks for: each column and, where values may be too long, the name of one that is, or NULL.
+
+    A table that keeps no value apart from its rows has none of that length.
+    """
+    cursor.execute(_HAS_LONG, [sql.Identifier(*table.split(".")).as_string(cursor)])
+    long = [each for each in found if each.may_be_long]
+    if not (long and cursor.fetchone()[0]):
+        return [each.selected for each in found]
+    cases = [
+        sql.SQL("WHEN {} > {} THEN {}").format(each.length, sql.Literal(LONGEST), sql.Literal(each.column.name))
+        for each in long
+    ]
+    named = sql.SQL("CASE {} END").format(sql.SQL(" ").join(cases))
+    return [*(each.shortened if each.may_be_long else each.selected for each in found), named]
 
 
 def order(cursor: Any, table: str, time: str, contract: Contract, found: list[Reading]) -> list[sql.Composable]:

@@ -17,6 +17,7 @@ from tidegate.contract.decode import decode_nested
 from tidegate.contract.texts import raw_values
 from tidegate.files import sliced
 from tidegate.ingest import postgres_binary as binary
+from tidegate.ingest.postgres_columns import LONGEST
 from tidegate.ingest.postgres_texts import as_json, as_text
 
 if TYPE_CHECKING:
@@ -37,12 +38,22 @@ def table(rows: list[bytes], first: int, readings: list[Reading], contract: Cont
     What cannot be decoded has the reason `undecodable:<column>_is_no_<type>` and its values as JSON.
     """
     errors = np.full(len(rows), None, dtype=object)
-    found = list(binary.fields(rows, len(readings)))
-    columns = [_values(fields, each, errors) for fields, each in zip(found, readings, strict=True)]
+    every = list(binary.fields(rows))
+    found, named = every[: len(readings)], every[len(readings) :]
+    for names in named:
+        _blame_long(names, errors)
+    columns = [_values(one, each, errors) for one, each in zip(found, readings, strict=True)]
     places = {each.column.name: place for place, each in enumerate(readings)}
     keys = [(name, columns[places[name]], found[places[name]], readings[places[name]]) for name in contract.key]
     positions = _positions(keys, len(rows), first)
     return sliced.table(columns, positions, errors, lambda row: as_json(row, found, readings), contract)
+
+
+def _blame_long(named: Fields, errors: Errors) -> None:
+    """Give their reason to rows of which a column is named as too long; see `postgres_columns.selection`."""
+    for row in np.flatnonzero(named.valid).tolist():
+        name = (named.bytes(row) or b"").decode()
+        errors[row] = f"{name}_is_longer_than_{LONGEST >> 20}_MiB"
 
 
 def _values(fields: Fields, reading: Reading, errors: Errors) -> Any:

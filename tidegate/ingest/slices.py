@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tidegate import keys
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from tidegate.handoff import Window
     from tidegate.lake import Lake
 
+pc: Any = pyarrow.compute
 LATE = b"late"
 """In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
 
 _GROUP = 1 << 16  # rows of a Parquet row group: fixed, because a reader's batches depend on the network's timing
+_BYTES = 32 << 20  # of texts and bytes, at which a row group ends before that
 
 
 class Reading(Protocol):
@@ -123,12 +127,23 @@ def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, i
 
 
 def _groups(contract: Contract, tables: Iterator[Any], late: list[int]) -> Iterator[Any]:
-    """Yield the rows in groups of a fixed size, at least one and the last one smaller; add up those that are late."""
+    """Yield the rows in groups that depend on the rows alone, at least one; add up those that are late."""
     waiting = slice_schema(contract).empty_table()
     for table in tables:
         late[0] += int((table.schema.metadata or {}).get(LATE, 0))
         waiting = pa.concat_tables([waiting, table])
-        while waiting.num_rows >= _GROUP:
-            yield waiting.slice(0, _GROUP).combine_chunks()
-            waiting = waiting.slice(_GROUP)
+        while count := _whole_group(waiting):
+            yield waiting.slice(0, count).combine_chunks()
+            waiting = waiting.slice(count)
     yield waiting.combine_chunks()
+
+
+def _whole_group(waiting: Any) -> int:
+    """Return how many rows are a group by now: _GROUP, or those with which texts and bytes reach _BYTES; else 0."""
+    if waiting.nbytes >= _BYTES:
+        columns = [each for each in waiting.columns if pa.types.is_string(each.type) or pa.types.is_binary(each.type)]
+        sizes = sum(np.asarray(pc.fill_null(pc.binary_length(each), 0), np.int64) for each in columns)
+        reached = int(np.searchsorted(np.cumsum(sizes), _BYTES)) + 1 if columns else _GROUP
+        if reached <= min(_GROUP, waiting.num_rows):
+            return reached
+    return _GROUP if waiting.num_rows >= _GROUP else 0
