@@ -11,6 +11,8 @@ INGEST = """
 For each source of **{delivery}**: read the window's rows into a *slice* (immutable, replayable, published by one
 manifest), then split it by its *contract*: clean rows, and quarantined rows with reason and source position.
 `read = clean + quarantined` is checked. A source that is away is retried; nothing half-written is ever visible.
+A large slice goes by parts: *ingest* plans them, *read* runs once for each, *seal* puts them together without copying;
+for small ones *ingest* reads all, and these two are skipped. Clear one *read* to try that part again.
 *alert* raises the asset event `{delivery}_quarantine` where rows were quarantined, and is skipped where all are clean.
 `tidegate quarantine list {delivery}` at a terminal says which rows and why, `replay` judges them by a newer contract.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,9 @@ pc: Any = pyarrow.compute
 RAW = "raw.parquet"
 LATE = b"late"
 """In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
+
+SKIPPED = b"skipped"
+"""In a table's schema metadata: how many rows the source had, and was told to leave out, beside these, as a text."""
 
 _GROUP = 1 << 16  # rows of a Parquet row group: fixed, because a reader's batches depend on the network's timing
 _BYTES = 32 << 20  # of texts and bytes, at which a row group ends before that
@@ -145,9 +149,17 @@ def publish(
     return target.read(reading, position, reading.parts(position))
 
 
-def counted(counts: list[tuple[int, int]]) -> dict[str, int]:
-    """Return the rows and the late rows of all parts together, as the manifest names them."""
-    return {"rows": sum(rows for rows, _ in counts), "late": sum(late for _, late in counts)}
+class Counts(NamedTuple):
+    """What was written of a slice or a part: rows, those of them that came late, and rows left out."""
+
+    rows: int
+    late: int = 0
+    skipped: int = 0
+
+
+def counted(counts: list[Counts]) -> dict[str, int]:
+    """Return the counts of all parts together, as the manifest names them."""
+    return dict(zip(Counts._fields, map(sum, zip(*counts, strict=True)), strict=True))
 
 
 def file_name(number: int, parts: int) -> str:
@@ -155,25 +167,25 @@ def file_name(number: int, parts: int) -> str:
     return RAW if parts == 1 else f"raw-{number:05}.parquet"
 
 
-def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
-    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
+def write(path: Path, contract: Contract, tables: Iterator[Any]) -> Counts:
+    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return what was written."""
     first = next(tables, slice_schema(contract).empty_table())
     nothing = first.schema.remove_metadata().empty_table()  # a source may have columns of its own after the contract's
-    late = [0]
-    groups = _groups(nothing, chain([first], tables), late)
+    told: Counter[bytes] = Counter()
+    groups = _groups(nothing, chain([first], tables), told)
     begin = next(groups)
     rows = 0
     with pq.ParquetWriter(path, nothing.schema, **PARQUET, **encodings(begin)) as out:
         for group in chain([begin], groups):
             out.write_table(group, row_group_size=_GROUP)
             rows += group.num_rows
-    return rows, late[0]
+    return Counts(rows, told[LATE], told[SKIPPED])
 
 
-def _groups(waiting: Any, tables: Iterator[Any], late: list[int]) -> Iterator[Any]:
-    """Yield the rows in groups that depend on the rows alone, at least one; add up those that are late."""
+def _groups(waiting: Any, tables: Iterator[Any], told: Counter[bytes]) -> Iterator[Any]:
+    """Yield the rows in groups that depend on the rows alone, at least one; add up what the tables tell of late ones."""
     for table in tables:
-        late[0] += int((table.schema.metadata or {}).get(LATE, 0))
+        told.update({name: int((table.schema.metadata or {}).get(name, 0)) for name in (LATE, SKIPPED)})
         waiting = pa.concat_tables([waiting, table])
         while count := _whole_group(waiting):
             yield waiting.slice(0, count).combine_chunks()
