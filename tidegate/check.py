@@ -79,7 +79,7 @@ def _contract(file: YamlFile, name: str, source: Source, folder: Path) -> Contra
 
 def _fits(file: YamlFile, name: str, source: Source, contract: Contract) -> list[Problem]:
     clock = contract.event_time
-    if source.postgres:
+    if source.postgres and source.postgres.time:
         at = ("sources", name, "postgres", "time")
         if contract.column(source.postgres.time) is None:
             remedy = f"name one of its columns: {', '.join(contract.names)}"

@@ -27,7 +27,7 @@ from tidegate.delivery.rollout import (
 from tidegate.delivery.spec import KafkaTopic, Spec
 from tidegate.errors import SpecError
 from tidegate.handoff import Target
-from tidegate.units import Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.units import Instant, Rate, Seconds, Share, WindowLength, cron_of
 from tidegate.wire import Name as Protocol
 from tidegate.yamlfile import SpecProblems, YamlFile
 
@@ -74,15 +74,39 @@ Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters,
 
 
 class PostgresSource(Spec):
-    """A table read by an event-time window."""
+    """A table read by windows of an event time, or of a key that only grows."""
 
     connection: str
     table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
-    time: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="timestamptz column the window is about")
+    time: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="timestamptz column the window is about"
+    )
+    key: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="instead of time: a column of whole numbers that a sequence gives; a window takes those that are "
+        "new since the window before it",
+    )  # fmt: skip
+    since: Instant | None = Field(
+        default=None, description="with key: where the first window begins, which takes the table from its beginning"
+    )
+    after: int | None = Field(default=None, description="with key: the first window takes keys above this only")
     patience: Seconds = Field(
         default=600.0, description="how long a window waits for transactions that could still commit rows into it"
     )
     connections: int = Field(default=2, ge=1, le=16, description="how many read a large window side by side")
+
+    @model_validator(mode="after")
+    def _by_time_or_key(self) -> Self:
+        if (self.time is None) == (self.key is None):
+            raise ValueError("a table is read by exactly one of time, key Remedy: keep one of them")
+        if (self.key is None) != (self.since is None):
+            raise ValueError(
+                "key and since belong together Remedy: with a key, say where the first window begins, such as "
+                "since: 2013-01-01; with a time, leave since out"
+            )
+        if self.key is None and self.after is not None:
+            raise ValueError("after is a key Remedy: leave it out where the table is read by time")
+        return self
 
 
 class KafkaSource(Spec):
