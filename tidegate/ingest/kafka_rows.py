@@ -143,15 +143,14 @@ class Batch:
         if not messages:
             return
         values = [message.value() for message in messages]
-        sizes = [0 if value is None else len(value) for value in values]
-        if max(sizes) > LONGEST:
+        if max(map(len, messages)) > LONGEST:  # a message's length is its value's
             for at, value in enumerate(values):
                 if value is not None and len(value) > LONGEST:
                     values[at] = b""
-                    sizes[at] = _KEPT
+                    self.held += _KEPT
                     self.long[len(self.values) + at] = (f"longer_than_{LONGEST >> 20}_MiB", _shortened(value))
         self.values += values
-        self.held += sum(sizes)
+        self.held += sum(len(value) for value in values if value)
         self._offsets += [message.offset() for message in messages]
         self._keys += [message.key() for message in messages]
         self._headers += [message.headers() for message in messages]

@@ -161,6 +161,9 @@ class Message:
     def value(self) -> bytes | None:
         return self.value_
 
+    def __len__(self) -> int:
+        return len(self.value_ or b"")
+
     def key(self) -> bytes | None:
         return self.key_
 
