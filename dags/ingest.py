@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
 
 from operators.deliveries import stops_on_drift, valid_deliveries
 from operators.documentation import INGEST, refresh_param, window_params
-from operators.ingest import AlertOperator, IngestOperator, PublishOperator, ValidateOperator
+from operators.ingest import (
+    AlertOperator,
+    IngestOperator,
+    PublishOperator,
+    ReadPartOperator,
+    SealOperator,
+    ValidateOperator,
+)
 from operators.watch import DriftOperator, WatchOperator
 from tidegate.units import cron_of, utc
 
@@ -51,9 +59,17 @@ for spec in valid_deliveries():
         )
         for name in spec.sources:
             with TaskGroup(group_id=name):
-                ingest = IngestOperator(task_id="ingest", delivery=spec.delivery, source=name)
-                validate = ValidateOperator(
-                    task_id="validate", delivery=spec.delivery, source=name, slice_task=f"{name}.ingest"
+                of: dict[str, Any] = {"delivery": spec.delivery, "source": name}
+                ingest = IngestOperator(task_id="ingest", **of)
+                # a large slice is read by a task for each of its parts; a small one is read by `ingest`, and the
+                # scheduler skips `read` and `seal` without starting anything
+                read = ReadPartOperator.partial(task_id="read", map_index_template="{{ part_name }}", **of).expand(
+                    part=ingest.output
                 )
-                ingest >> validate >> [publish, alert, watch]
+                seal = SealOperator(task_id="seal", parts_task=f"{name}.ingest", **of)
+                validate = ValidateOperator(
+                    task_id="validate", trigger_rule="none_failed", ingest_task=f"{name}.ingest",
+                    seal_task=f"{name}.seal", **of,
+                )  # fmt: skip
+                read >> seal >> validate >> [publish, alert, watch]
     globals()[dag.dag_id] = dag

@@ -21,12 +21,18 @@ from operators.support import (
 if TYPE_CHECKING:
     from tidegate.delivery import Delivery
     from tidegate.handoff import Slice, ValidatedSlice, Window
+    from tidegate.ingest.slices import Reading, Target
+
+
+SLICE = "slice"
+"""XCom in which the ingest task hands on a slice that it read itself."""
 
 
 class IngestOperator(BaseOperator):
-    """Reads one source's rows of the run's window into a published slice.
+    """Freezes what one source has for the run's window, and reads it into a published slice.
 
-    A slice that is already published is returned as it is; the form's `refresh` reads the source anew.
+    A slice that is already published is returned as it is; the form's `refresh` reads the source anew. A large one is
+    only planned: its parts, which are the task's result, are read by one mapped task each, and then sealed.
     """
 
     template_fields: Sequence[str] = ()
@@ -37,42 +43,93 @@ class IngestOperator(BaseOperator):
         self.delivery = delivery
         self.source = source
 
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """Return the parts to be read by other tasks, as JSON data; none where the slice is read, and handed on."""
+        from tidegate.handoff import Slice
+        from tidegate.ingest.parts import begin
+
+        with stage_errors():
+            target, reading = source_of(the_delivery(self.delivery), self.source, resolve_window(context))
+            found = begin(target, reading, refresh=bool(context["params"].get("refresh")))
+        if isinstance(found, Slice):
+            self.log.info("%s", _told(found))
+            context["ti"].xcom_push(SLICE, found.model_dump(mode="json"))
+            return []
+        self.log.info("slice %s %s is read in %d parts", self.source, target.window, len(found))
+        return [part.model_dump(mode="json") for part in found]
+
+
+class ReadPartOperator(BaseOperator):
+    """Reads one part of a large slice; a second attempt finds the part that the first one published."""
+
+    template_fields: Sequence[str] = ("part",)
+    ui_color = "#d7ecf4"
+
+    def __init__(self, *, delivery: str, source: str, part: dict[str, Any], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.delivery = delivery
+        self.source = source
+        self.part = part
+
+    def execute(self, context: Any) -> None:
+        """Publish the part; what is known of it stands in the lake."""
+        from tidegate.handoff import Part
+        from tidegate.ingest.parts import read_part
+
+        part = Part.model_validate(self.part)
+        context["part_name"] = f"{part.number + 1} of {part.of}"
+        with stage_errors():
+            target, reading = source_of(the_delivery(self.delivery), self.source, resolve_window(context))
+            rows = read_part(target, reading, part)
+        self.log.info("part %s of slice %s %s: %d rows", context["part_name"], self.source, target.window, rows)
+
+
+class SealOperator(BaseOperator):
+    """Publishes a large slice once all its parts are read: its manifest lists their files, which are not copied."""
+
+    ui_color = "#d7ecf4"
+
+    def __init__(self, *, delivery: str, source: str, parts_task: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.delivery = delivery
+        self.source = source
+        self.parts_task = parts_task
+
     def execute(self, context: Any) -> dict[str, Any]:
         """Return the Slice as JSON data."""
+        from tidegate.handoff import Part
+        from tidegate.ingest.parts import seal
+
+        parts = [Part.model_validate(part) for part in context["ti"].xcom_pull(task_ids=self.parts_task)]
         with stage_errors():
-            found = read_slice(
-                the_delivery(self.delivery),
-                self.source,
-                resolve_window(context),
-                bool(context["params"].get("refresh")),
-            )
-        self.log.info("slice %s %s: %d rows, digest %s", self.source, found.window, found.rows, found.digest[:16])
+            target, _ = source_of(the_delivery(self.delivery), self.source, resolve_window(context))
+            found = seal(target, parts[0].plan)
+        self.log.info("%s, of %d parts", _told(found), len(parts))
         return found.model_dump(mode="json")
 
 
-def read_slice(delivery: Delivery, source: str, window: Window, refresh: bool) -> Slice:
-    """Read one source's window by the connection its delivery names."""
+def _told(found: Slice) -> str:
+    return f"slice {found.source} {found.window}: {found.rows} rows, digest {found.digest[:16]}"
+
+
+def source_of(delivery: Delivery, source: str, window: Window) -> tuple[Target, Reading]:
+    """Return where a source's slice goes and how it is read, by the connection its delivery names."""
     from tidegate.contract import load_contract
     from tidegate.ingest import hdfs, kafka, postgres
+    from tidegate.ingest.slices import Target
 
     spec = delivery.sources[source]
-    common: dict[str, Any] = {
-        "delivery": delivery.delivery,
-        "source": source,
-        "contract": load_contract(spec.contract),
-        "window": window,
-        "lake": the_lake(),
-        "refresh": refresh,
-    }
+    target = Target(delivery.delivery, source, load_contract(spec.contract), window, the_lake())
+    common = vars(target)
     if spec.postgres:
         conn = clients.connection(spec.postgres.connection)
-        return postgres.read(spec=spec.postgres, dsn=clients.postgres_dsn(conn), **common)
+        return target, postgres.reading(spec=spec.postgres, dsn=clients.postgres_dsn(conn), **common)
     if spec.kafka:
         conn = clients.connection(spec.kafka.connection)
-        return kafka.read(spec=spec.kafka, bootstrap=clients.kafka_bootstrap(conn), **common)
+        return target, kafka.reading(spec=spec.kafka, bootstrap=clients.kafka_bootstrap(conn), **common)
     assert spec.hdfs is not None  # noqa: S101 - Source allows exactly one place
     conn = clients.connection(spec.hdfs.connection)
-    return hdfs.read(spec=spec.hdfs, host=conn.host, port=conn.port, **common)
+    return target, hdfs.reading(spec=spec.hdfs, host=conn.host, port=conn.port, **common)
 
 
 class ValidateOperator(BaseOperator):
@@ -80,11 +137,12 @@ class ValidateOperator(BaseOperator):
 
     ui_color = "#d7f4e3"
 
-    def __init__(self, *, delivery: str, source: str, slice_task: str, **kwargs: Any):
+    def __init__(self, *, delivery: str, source: str, ingest_task: str, seal_task: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.delivery = delivery
         self.source = source
-        self.slice_task = slice_task
+        self.ingest_task = ingest_task
+        self.seal_task = seal_task
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return the ValidatedSlice as JSON data."""
@@ -93,7 +151,10 @@ class ValidateOperator(BaseOperator):
         from tidegate.validate import validate
         from tidegate.validate.reasons import told
 
-        found = Slice.model_validate(context["ti"].xcom_pull(task_ids=self.slice_task))
+        pulled = context["ti"].xcom_pull
+        parts = pulled(task_ids=self.ingest_task)  # without any, what `seal` once left is of an earlier attempt
+        given = pulled(task_ids=self.seal_task) if parts else pulled(task_ids=self.ingest_task, key=SLICE)
+        found = Slice.model_validate(given)
         with stage_errors():
             contract = load_contract(the_delivery(self.delivery).sources[self.source].contract)
             validated = validate(found, contract, the_lake())

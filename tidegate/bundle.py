@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tidegate import keys
 from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Bundle
-from tidegate.lake import digest_of
 from tidegate.recorded import PROBE
 
 if TYPE_CHECKING:
@@ -108,12 +107,6 @@ def check(lake: Lake, bundle: Bundle) -> dict[str, Any]:
         raise DataError(
             f"bundle {bundle.key} is published with digest {manifest['digest'][:16]}, not {bundle.digest[:16]}; "
             "another revision took its place: register the model again"
-        )
-    found = digest_of(manifest["files"])
-    if found != bundle.digest:
-        raise DataError(
-            f"the manifest of bundle {bundle.key} lists files of digest {found[:16]}, not {bundle.digest[:16]}: it was "
-            "altered; register the model again"
         )
     needed = (_ARTEFACT[bundle.target], "encodings.json", PROBE, SERVING_LOCK)
     absent = [name for name in needed if name not in manifest["files"]]

@@ -28,6 +28,10 @@ class Unavailable(Retryable):
     """A service did not answer: the message names its address and the time-out."""
 
 
+class NoSpace(Retryable):
+    """A disk or a quota is full: the message names the path, what is needed and what is free."""
+
+
 class LeaseLost(Retryable):
     """The right to move a delivery's traffic is held by someone else, or has expired."""
 

@@ -68,6 +68,14 @@ class Slice(Handoff):
         return cls.model_validate({name: manifest[name] for name in cls.model_fields})
 
 
+class Part(Handoff):
+    """One part of a large slice, to be read by a process of its own."""
+
+    plan: str = Field(description="digest of the plan in the lake that says what the part is")
+    number: int = Field(ge=0, description="from 0, in the order of the slice's rows")
+    of: int = Field(ge=1, description="how many parts there are")
+
+
 class Example(Handoff):
     """One row that stands for others: where it stood at the source, and the value in question, shortened."""
 

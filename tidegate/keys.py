@@ -20,6 +20,16 @@ def raw(delivery: str, source: str, window: Window) -> str:
     return f"slices/{delivery}/{source}/{window.id}/raw"
 
 
+def plan(delivery: str, source: str, window: Window) -> str:
+    """Return the key of how a large slice is cut before it is read: slices/<delivery>/<source>/<window>/plan."""
+    return f"slices/{delivery}/{source}/{window.id}/plan"
+
+
+def parts(delivery: str, source: str, window: Window) -> str:
+    """Return what the keys of a large slice's parts begin with; then come the plan's revision and a number."""
+    return f"slices/{delivery}/{source}/{window.id}/parts"
+
+
 def validated(delivery: str, source: str, window: Window) -> str:
     """Return the key of a slice after its contract: slices/<delivery>/<source>/<window>/validated."""
     return f"slices/{delivery}/{source}/{window.id}/validated"

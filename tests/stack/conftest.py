@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.stack import daemon
+from tidegate.stack import cache, daemon, ports, preflight
 from tidegate.stack.config import ROOT, StackConfig
-from tidegate.stack.services import postgres
+from tidegate.stack.service import Service, listens
+from tidegate.stack.services import hdfs, postgres
 from tidegate.stack.up import up
 
 
@@ -72,3 +73,78 @@ def standby(tmp_path: Path) -> Iterator[StackConfig]:
     """Postgres alone, in recovery for ever."""
     with postgres_alone(tmp_path / "standby", is_standby=True) as cfg:
         yield cfg
+
+
+@contextmanager
+def _running(service: Service, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one service of the stack without the rest, from ready to its end."""
+    service.prepare()
+    assert service.program is not None
+    program = service.program()
+    with log.open("wb") as out:
+        environment = {**os.environ, **program.env}
+        process = subprocess.Popen(program.command, cwd=program.directory, env=environment, stdout=out, stderr=out)
+    try:
+        while not _is_ready(service):
+            assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=30)
+
+
+def _is_ready(service: Service) -> bool:
+    try:
+        return service.ready(0.0)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def hdfs_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackConfig]:
+    """HDFS alone: a NameNode and a DataNode."""
+    var = tmp_path_factory.mktemp("hdfs-alone")
+    cfg = StackConfig.load(var)
+    namenode, datanode = hdfs.services(cfg)
+    with _running(namenode, var / "namenode.log"), _running(datanode, var / "datanode.log"):
+        yield cfg
+
+
+_S3 = """\
+s3proxy.endpoint=http://127.0.0.1:{port}
+s3proxy.authorization=aws-v2-or-v4
+s3proxy.identity=tester
+s3proxy.credential=a-secret-of-the-tests
+jclouds.provider=filesystem-nio2
+jclouds.filesystem.basedir={data}
+"""
+_QUIET = '<configuration><root level="WARN"/></configuration>'
+
+
+@pytest.fixture(scope="session")
+def s3_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An S3 server over a folder, with the bucket `lake`: the environment of its clients."""
+    var = tmp_path_factory.mktemp("s3-alone")
+    (var / "data" / "lake").mkdir(parents=True)
+    port = ports.choose(["s3"])["s3"]
+    (var / "s3.conf").write_text(_S3.format(port=port, data=var / "data"))
+    (var / "logback.xml").write_text(_QUIET)
+    jars = cache.jars("s3", Path(__file__).parent)
+    command = (
+        str(preflight.java()), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{var}:{jars}/*",
+        "org.gaul.s3proxy.Main", "--properties", str(var / "s3.conf"),
+    )  # fmt: skip
+    with (var / "s3.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=var, stdout=log, stderr=log)
+    try:
+        while not listens(port):
+            assert process.poll() is None, (var / "s3.log").read_text()
+        yield {
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+    finally:
+        process.kill()
+        process.wait(timeout=30)

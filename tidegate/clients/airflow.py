@@ -96,9 +96,10 @@ class AirflowApi:
         except httpx.HTTPStatusError as error:
             raise DataError(f"Airflow refused a backfill of {dag_id}: {error.response.text}") from error
 
-    def backfilled(self, number: int) -> bool:
-        """Whether a backfill is over: seconds after its last run; only then Airflow takes another one of its DAG."""
-        return self._call("GET", f"/api/v2/backfills/{number}")["completed_at"] is not None
+    def idle(self, dag_id: str) -> bool:
+        """Whether Airflow would take a backfill of a DAG: its last one is over, which is so seconds after its runs."""
+        found = self._call("GET", "/api/v2/backfills", params={"dag_id": dag_id, "limit": 100, "order_by": "-id"})
+        return all(each["completed_at"] is not None for each in found["backfills"])
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, str | None]:
         """Return the state of every task of a run."""

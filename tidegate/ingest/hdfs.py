@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tidegate.contract import Contract
     from tidegate.delivery import HdfsSource
     from tidegate.handoff import Slice, Window
+    from tidegate.ingest.slices import Reading
     from tidegate.lake import Lake
 
 TIMEOUT = 30.0
@@ -57,6 +58,36 @@ def read(
         Unavailable: the NameNode or a DataNode does not answer in time.
         DataError: no such path or no data file in it, a file of another schema, or one that changed while it was read.
     """
+    asked = reading(
+        delivery=delivery,
+        source=source,
+        spec=spec,
+        contract=contract,
+        window=window,
+        host=host,
+        port=port,
+        lake=lake,
+        timeout=timeout,
+    )
+    return publish(
+        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
+    )
+
+
+def reading(
+    *,
+    delivery: str,
+    source: str,
+    spec: HdfsSource,
+    contract: Contract,
+    window: Window,
+    host: str,
+    port: int,
+    lake: Lake,
+    timeout: float = TIMEOUT,
+) -> Reading:
+    """Return how the window is read; see `read`."""
+
     address = f"{host}:{port}"
 
     def rows(position: dict[str, Any]) -> Iterator[Any]:
@@ -77,15 +108,7 @@ def read(
                 )
             yield decode(file.path, data, contract)
 
-    return publish(
-        delivery=delivery,
-        source=source,
-        contract=contract,
-        window=window,
-        lake=lake,
-        refresh=refresh,
-        reading=AtOnce(rows),
-    )
+    return AtOnce(rows)
 
 
 def decode(path: str, data: bytes, contract: Contract) -> Any:

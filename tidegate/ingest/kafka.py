@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tidegate.contract import Contract
     from tidegate.delivery import KafkaSource
     from tidegate.handoff import Slice, Window
+    from tidegate.ingest.slices import Reading
     from tidegate.lake import Lake
 
 TIMEOUT = 20.0
@@ -52,6 +53,35 @@ def read(
         Unavailable: no broker answers, or the read stands still for `timeout`.
         DataError: no such topic, or offsets of the window are no longer kept.
     """
+    asked = reading(
+        delivery=delivery,
+        source=source,
+        spec=spec,
+        contract=contract,
+        window=window,
+        bootstrap=bootstrap,
+        lake=lake,
+        timeout=timeout,
+        clock=clock,
+    )
+    return publish(
+        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
+    )
+
+
+def reading(
+    *,
+    delivery: str,
+    source: str,
+    spec: KafkaSource,
+    contract: Contract,
+    window: Window,
+    bootstrap: str,
+    lake: Lake,
+    timeout: float = TIMEOUT,
+    clock: Callable[[], float] = time.monotonic,
+) -> Reading:
+    """Return how the window is read; see `read`."""
 
     def rows(position: dict[str, Any]) -> Iterator[Any]:
         consumer = _consumer(bootstrap, timeout)
@@ -69,15 +99,7 @@ def read(
         finally:
             consumer.close(autocommit=False)
 
-    return publish(
-        delivery=delivery,
-        source=source,
-        contract=contract,
-        window=window,
-        lake=lake,
-        refresh=refresh,
-        reading=AtOnce(rows),
-    )
+    return AtOnce(rows)
 
 
 def _consumer(bootstrap: str, timeout: float) -> Any:

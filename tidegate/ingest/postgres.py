@@ -56,6 +56,35 @@ def read(
             window stays open for longer than the source's `patience`.
         DataError: no such database, table or column, no access, or numbers whose digits the contract would lose.
     """
+    asked = reading(
+        delivery=delivery,
+        source=source,
+        spec=spec,
+        contract=contract,
+        window=window,
+        dsn=dsn,
+        lake=lake,
+        timeout=timeout,
+        sleep=sleep,
+    )
+    return publish(
+        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
+    )
+
+
+def reading(
+    *,
+    delivery: str,
+    source: str,
+    spec: PostgresSource,
+    contract: Contract,
+    window: Window,
+    dsn: str,
+    lake: Lake,
+    timeout: float = TIMEOUT,
+    sleep: Callable[[float], None] = time.sleep,
+) -> AtOnce:
+    """Return how the window is read; see `read`."""
 
     def connect() -> Any:
         try:
@@ -83,15 +112,7 @@ def read(
         finally:
             connection.close()
 
-    return publish(
-        delivery=delivery,
-        source=source,
-        contract=contract,
-        window=window,
-        lake=lake,
-        refresh=refresh,
-        reading=AtOnce(rows),
-    )
+    return AtOnce(rows)
 
 
 def _copy(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 from tidegate import keys
 from tidegate.contract.arrow import PARQUET, slice_schema
 from tidegate.handoff import Slice
+from tidegate.version import code_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,8 +21,9 @@ if TYPE_CHECKING:
 
     from tidegate.contract import Contract
     from tidegate.handoff import Window
-    from tidegate.lake import Lake
+    from tidegate.lake import Draft, Lake
 
+RAW = "raw.parquet"
 LATE = b"late"
 """In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
 
@@ -30,7 +34,7 @@ class Reading(Protocol):
     """How one source's window is read: frozen first, then in parts, which other processes may read.
 
     An implementation is a frozen dataclass of what is known before anything is asked: spec, contract, window, address.
-    A source's module makes it by `reading(...)`, which takes what `read(...)` takes, less delivery, lake and refresh.
+    A source's module makes it by `reading(...)`, which takes what `read(...)` takes, less `refresh`.
     """
 
     def freeze(self) -> dict[str, Any]:
@@ -74,6 +78,50 @@ class AtOnce:
         return self._tables
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a slice goes: one source's window in a lake, under a contract."""
+
+    delivery: str
+    source: str
+    contract: Contract
+    window: Window
+    lake: Lake
+
+    @property
+    def key(self) -> str:
+        """The lake key of the slice."""
+        return keys.raw(self.delivery, self.source, self.window)
+
+    def published(self) -> Slice | None:
+        """Return the slice published before, or None."""
+        found = self.lake.manifest(self.key)
+        return None if found is None else Slice.of_manifest(found)
+
+    def read(self, reading: Reading, position: dict[str, Any], parts: list[dict[str, Any]]) -> Slice:
+        """Read all parts in this process, and publish the slice."""
+        with self.draft(position) as draft:
+            counts = [
+                write(draft.file(file_name(number, len(parts))), self.contract, reading.rows(position, part))
+                for number, part in enumerate(parts)
+            ]
+            draft.fields.update(counted(counts))
+        return Slice.of_manifest(self.lake.require(self.key))
+
+    @contextmanager
+    def draft(self, position: dict[str, Any]) -> Iterator[Draft]:
+        """Give the slice's draft; where its rows are as published, the manifest stays as published too."""
+        names = {"delivery": self.delivery, "source": self.source, "contract": self.contract.name}
+        with self.lake.publish(self.key, **names, window=self.window.model_dump(mode="json")) as draft:
+            draft.about.update(
+                position=position,
+                contract_version=self.contract.version,
+                contract_digest=self.contract.digest,
+                code=code_version(),
+            )
+            yield draft
+
+
 def publish(
     *,
     delivery: str,
@@ -85,36 +133,31 @@ def publish(
     reading: Reading,
 ) -> Slice:
     """Return the slice of this window: the one published before, or (also on `refresh`) a newly read one."""
-    key = keys.raw(delivery, source, window)
-    found = None if refresh else lake.manifest(key)
-    if found is None:
-        fields = {
-            "delivery": delivery, "source": source, "contract": contract.name, "window": window.model_dump(mode="json"),
-        }  # fmt: skip
-        with lake.publish(key, **fields) as draft:
-            position = reading.freeze()
-            parts = reading.parts(position)
-            counts = [
-                write(draft.file(file_name(number, len(parts))), contract, reading.rows(position, part))
-                for number, part in enumerate(parts)
-            ]
-            draft.fields.update(rows=sum(rows for rows, _ in counts), late=sum(late for _, late in counts))
-            draft.fields["position"] = position
-        found = lake.require(key)
-    return Slice.of_manifest(found)
+    target = Target(delivery, source, contract, window, lake)
+    found = None if refresh else target.published()
+    if found is not None:
+        return found
+    position = reading.freeze()
+    return target.read(reading, position, reading.parts(position))
+
+
+def counted(counts: list[tuple[int, int]]) -> dict[str, int]:
+    """Return the rows and the late rows of all parts together, as the manifest names them."""
+    return {"rows": sum(rows for rows, _ in counts), "late": sum(late for _, late in counts)}
 
 
 def file_name(number: int, parts: int) -> str:
     """Return the name of a part's file in its slice: by name, the files stand in the order of their rows."""
-    return "raw.parquet" if parts == 1 else f"raw-{number:05}.parquet"
+    return RAW if parts == 1 else f"raw-{number:05}.parquet"
 
 
 def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
     """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
-    schema = slice_schema(contract)
+    first = next(tables, slice_schema(contract).empty_table())
+    schema = first.schema.remove_metadata()  # a source may have columns of its own after the contract's
     rows, late, waiting = 0, 0, schema.empty_table()
     with pq.ParquetWriter(path, schema, **PARQUET) as out:
-        for table in tables:
+        for table in chain([first], tables):
             late += int((table.schema.metadata or {}).get(LATE, 0))
             waiting = pa.concat_tables([waiting, table])
             while waiting.num_rows >= _GROUP:

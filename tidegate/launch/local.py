@@ -23,7 +23,7 @@ _LINES = 400  # of each member, in logs()
 _START = 30.0  # seconds for an interpreter to come up
 # What members see of the caller's environment. Airflow's own holds secrets, and none of it is theirs.
 _NAMES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-_PREFIXES = ("TIDEGATE_", "MLFLOW_", "NVIDIA_", "SSL_CERT_")
+_PREFIXES = ("TIDEGATE_", "MLFLOW_", "NVIDIA_", "SSL_CERT_", "AWS_")  # AWS_: the lake, where it is on S3
 
 
 class LocalLauncher:

@@ -42,16 +42,18 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate"
 
 
-def jars(name: str) -> Path:
+def jars(name: str, beside: Path = _HERE) -> Path:
     """The folder with a Java program's jars, copied by Maven on first use.
 
     Args:
-        name: kafka or hdfs; the versions stand in `<name>-pom.xml` beside this file.
+        name: kafka or hdfs; the versions stand in `<name>-pom.xml`.
+        beside: the folder with that file.
 
     Raises:
         Unavailable: Maven could not fetch a jar.
     """
-    pom, target = _HERE / f"{name}-pom.xml", _jar_folder(name)
+    pom = beside / f"{name}-pom.xml"
+    target = _jar_folder(pom)
     with locked(folder() / f".{name}.lock"):
         if not target.exists():
             with _aside(target) as fresh:
@@ -63,7 +65,7 @@ def jars(name: str) -> Path:
 
 def has_jars() -> bool:
     """Whether Maven has nothing left to fetch."""
-    return all(_jar_folder(name).exists() for name in ("kafka", "hdfs"))
+    return all(_jar_folder(_HERE / f"{name}-pom.xml").exists() for name in ("kafka", "hdfs"))
 
 
 def prometheus() -> Tool:
@@ -80,9 +82,10 @@ def alertmanager() -> Tool:
     return Tool(tool.command, tool.version, _unpacked() / "usr" / "share" / "prometheus")
 
 
-def _jar_folder(name: str) -> Path:
-    pom = _HERE / f"{name}-pom.xml"
-    return folder() / "jars" / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+def _jar_folder(pom: Path) -> Path:
+    return (
+        folder() / "jars" / f"{pom.name.removesuffix('-pom.xml')}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    )
 
 
 def _from_path(name: str) -> Tool | None:

@@ -45,14 +45,14 @@ def test_an_interrupted_publish_leaves_nothing_visible(lake: Lake, error: type[B
 def test_a_death_between_the_files_and_the_manifest_leaves_the_key_absent_and_the_next_run_completes_it(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = lake._replace
+    real = lake._storage.write
 
-    def dies(source: str, target: str) -> None:
-        if target.endswith("manifest.json"):
+    def dies(below: str, content: bytes) -> None:
+        if below.endswith("/manifest.json"):
             raise SystemExit
-        real(source, target)
+        real(below, content)
 
-    monkeypatch.setattr(lake, "_replace", dies)
+    monkeypatch.setattr(lake._storage, "write", dies)
     with pytest.raises(SystemExit):
         put(lake, "k", "hello")
     assert lake.manifest("k") is None
@@ -92,14 +92,14 @@ def test_a_death_before_the_new_manifest_leaves_the_old_revision_in_use(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(lake, "k", "old")
-    real = lake._replace
+    real = lake._storage.write
 
-    def dies(source: str, target: str) -> None:
-        if target.endswith("/manifest.json"):
+    def dies(below: str, content: bytes) -> None:
+        if below.endswith("/manifest.json"):
             raise SystemExit
-        real(source, target)
+        real(below, content)
 
-    monkeypatch.setattr(lake, "_replace", dies)
+    monkeypatch.setattr(lake._storage, "write", dies)
     with pytest.raises(SystemExit):
         put(lake, "k", "new")
     assert lake.read("k", "a.txt") == b"old"

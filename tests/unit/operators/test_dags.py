@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -49,6 +50,17 @@ def test_what_is_quarantined_is_alerted_also_when_another_source_is_away(bag):
     assert (alert.trigger_rule, publish.trigger_rule) == ("all_done", "all_success")
     assert [asset.name for asset in alert.outlets] == ["flights_quarantine"]
     assert [asset.name for asset in publish.outlets] == ["flights_slices"]
+
+
+def test_each_source_is_ingested_in_parts_where_it_is_large_and_validated_either_way(bag):
+    dag = bag.dags["ingest__flights"]
+    for source in ("flights", "weather", "planes", "airports"):
+        chain = [dag.get_task(f"{source}.{step}") for step in ("ingest", "read", "seal", "validate")]
+        for before, after in itertools.pairwise(chain):
+            assert after.upstream_task_ids == {before.task_id}
+        assert [task.is_mapped for task in chain] == [False, True, False, False]
+        # `read` and `seal` are skipped for a small slice: that must not skip `validate`, as their failure must stop it
+        assert [task.trigger_rule for task in chain[1:]] == ["all_success", "all_success", "none_failed"]
 
 
 def test_a_rollout_has_no_run_timeout_that_could_skip_its_rollback(bag):

@@ -25,6 +25,7 @@ from tidegate.contract.decode import decode_json
 from tidegate.errors import DataError
 from tidegate.handoff import Slice, Window
 from tidegate.lake import Lake
+from tidegate.lake.storage import Storage
 from tidegate.units import utc
 from tidegate.validate import validate
 
@@ -272,14 +273,14 @@ def test_a_replay_that_dies_half_way_leaves_the_old_revision_and_the_next_one_co
     place.ingest([*SEED, b'{"at": 1}'])
     old = place.lake.require(keys.validated("d", "w", JANUARY))
     place.write_contract("2.0.0", AS_TEXT)
-    real: Callable[..., None] = Lake._replace
+    real: Callable[..., None] = Storage._rename
 
-    def dies(self: Lake, source: str, target: str) -> None:
+    def dies(self: Storage, source: str, target: str) -> None:
         if target.endswith(at):
             raise SystemExit(9)
         real(self, source, target)
 
-    monkeypatch.setattr(Lake, "_replace", dies)
+    monkeypatch.setattr(Storage, "_rename", dies)
     done = CliRunner().invoke(app, ["quarantine", "replay", "d", "w", "2013-01-01", "--lake", place.url])
     monkeypatch.undo()
     assert done.exit_code == 9
@@ -297,12 +298,12 @@ def test_a_replay_killed_before_its_manifest_is_in_place_leaves_the_old_revision
     place.write_contract("2.0.0", AS_TEXT)
     code = (
         "import os, signal, sys\n"
-        "from tidegate import lake\n"
-        "real = lake.Lake._replace\n"
+        "from tidegate.lake import storage\n"
+        "real = storage.Storage._rename\n"
         "def dies(self, source, target):\n"
         "    if target.endswith('/validated/manifest.json'): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(self, source, target)\n"
-        "lake.Lake._replace = dies\n"
+        "storage.Storage._rename = dies\n"
         "from tidegate.cli import app\n"
         "app(sys.argv[1:])\n"
     )
