@@ -15,8 +15,8 @@ from operators.support import the_lake
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_WINDOW = re.compile(r"^\d{8}T\d{6}Z-\d{8}T\d{6}Z$")
-_DELIVERY = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+_WINDOW = re.compile(r"\d{8}T\d{6}Z-\d{8}T\d{6}Z")
+_DELIVERY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SCRIPTS = "facets.html"  # loads Facets; every other page is text and pictures
 _CDN = "https://raw.githubusercontent.com https://cdnjs.cloudflare.com"
 
@@ -53,7 +53,7 @@ def app() -> FastAPI:
 
 def read(delivery: str, window: str, name: str) -> bytes | None:
     """Return one HTML page of a window's report, or None: only what the report's manifest lists is ever opened."""
-    if not (_DELIVERY.match(delivery) and _WINDOW.match(window) and name.endswith(".html")):
+    if not (_DELIVERY.fullmatch(delivery) and _WINDOW.fullmatch(window) and name.endswith(".html")):
         return None
     lake, key = the_lake(), f"reports/{delivery}/{window}"
     manifest = lake.manifest(key)
