@@ -12,6 +12,8 @@ For each source of **{delivery}**: read the window's rows into a *slice* (immuta
 manifest), then split it by its *contract*: clean rows, and quarantined rows with reason and source position.
 `read = clean + quarantined` is checked. A source that is away is retried; nothing half-written is ever visible.
 *alert* raises the asset event `{delivery}_quarantine` where rows were quarantined, and is skipped where all are clean.
+*watch* holds the window against what the champion was trained on and against the window before; its page links to the
+reports. *drift* raises `{delivery}_drift`, and asks for a new model, where a contract's limit says so.
 `tidegate quarantine list {delivery}` at a terminal says which rows and why, `replay` judges them by a newer contract.
 
 **Run it by hand**: fill in `window_start` and `window_end` (UTC). **Backfill**: choose *Backfill* and a range of dates.

@@ -140,12 +140,6 @@ def test_planted_drift_is_said_in_the_log_and_starts_one_run_of_retrain(
     assert len(retrains()) == 1
 
 
-def test_a_window_within_the_training_data_asks_for_nothing(airflow: AirflowApi, champion: int) -> None:
-    done = ingest(airflow, JANUARY, "watch-january-again")
-    assert airflow.result(DAG, done.run_id, "watch")["breaches"] == []
-    assert airflow.tasks(DAG, done.run_id)["drift"] == "skipped"
-
-
 def test_the_task_s_page_links_to_reports_that_only_a_login_may_read(
     stack: StackConfig, airflow: AirflowApi, run: Run
 ) -> None:
