@@ -57,10 +57,11 @@ for spec in valid_deliveries():
         alert = AlertOperator(
             task_id="alert", delivery=spec.delivery, validate_tasks=validate_tasks, trigger_rule="all_done"
         )
-        for name in spec.sources:
+        for name, source in spec.sources.items():
             with TaskGroup(group_id=name):
                 of: dict[str, Any] = {"delivery": spec.delivery, "source": name}
-                ingest = IngestOperator(task_id="ingest", **of)
+                # a topic's windows are frozen one by one: each begins where the one before it ended
+                ingest = IngestOperator(task_id="ingest", max_active_tis_per_dag=1 if source.kafka else None, **of)
                 # a large slice is read by a task for each of its parts; a small one is read by `ingest`, and the
                 # scheduler skips `read` and `seal` without starting anything
                 read = ReadPartOperator.partial(task_id="read", map_index_template="{{ part_name }}", **of).expand(

@@ -11,6 +11,8 @@ INGEST = """
 For each source of **{delivery}**: read the window's rows into a *slice* (immutable, replayable, published by one
 manifest), then split it by its *contract*: clean rows, and quarantined rows with reason and source position.
 `read = clean + quarantined` is checked. A source that is away is retried; nothing half-written is ever visible.
+A large slice goes by parts: *ingest* plans them, *read* runs once for each, *seal* puts them together without copying;
+for small ones *ingest* reads all, and these two are skipped. Clear one *read* to try that part again.
 *alert* raises the asset event `{delivery}_quarantine` where rows were quarantined, and is skipped where all are clean.
 *watch* holds the window against what the champion was trained on and against the window before; its page links to the
 reports. *drift* raises `{delivery}_drift`, and asks for a new model, where a contract's limit says so.

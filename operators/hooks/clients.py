@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tidegate.clients.prometheus import PrometheusMetrics
     from tidegate.clients.registry import Registry
     from tidegate.delivery import Server
+    from tidegate.ingest.kafka_registry import Registry as SchemaRegistry
     from tidegate.lake import Lake
 
 LEDGER, METRICS, TRAFFIC, REGISTRY, SERVING = "tidegate_db", "prometheus", "traffic", "mlflow", "serving"
@@ -43,6 +44,16 @@ def postgres_dsn(conn: Any) -> str:
 def kafka_bootstrap(conn: Any) -> str:
     """Return the bootstrap servers of a Kafka connection."""
     return str(conn.extra_dejson["bootstrap.servers"])
+
+
+def schema_registry(conn_id: str | None) -> SchemaRegistry | None:
+    """Return the client of a schema registry by the name of its HTTP connection, where there is one."""
+    if conn_id is None:
+        return None
+    from tidegate.ingest.kafka_registry import Registry
+
+    conn = connection(conn_id)
+    return Registry(http_url(conn), conn.login or "", conn.password or "")
 
 
 def http_url(conn: Any) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tidegate.stack import cache, daemon, ports, preflight
 from tidegate.stack.config import ROOT, StackConfig
 from tidegate.stack.service import Service, listens
-from tidegate.stack.services import hdfs, postgres
+from tidegate.stack.services import hdfs, kafka, postgres
+from tidegate.stack.supervision import Program
 from tidegate.stack.up import up
 
 
@@ -81,7 +87,7 @@ def _running(service: Service, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     service.prepare()
     assert service.program is not None
     program = service.program()
-    with log.open("wb") as out:
+    with log.open("ab") as out:
         environment = {**os.environ, **program.env}
         process = subprocess.Popen(program.command, cwd=program.directory, env=environment, stdout=out, stderr=out)
     try:
@@ -148,3 +154,85 @@ def s3_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     finally:
         process.kill()
         process.wait(timeout=30)
+
+
+class KafkaAlone:
+    """A broker without the rest of the stack, which may be killed and started again."""
+
+    def __init__(self, var: Path):
+        cfg = StackConfig.load(var)
+        self.address = cfg.kafka
+        self._service = replace(kafka.service(cfg), program=lambda: self._roomy(cfg))
+        self._log = var / "kafka.log"
+        self._running = ExitStack()
+
+    @staticmethod
+    def _roomy(cfg: StackConfig) -> Program:
+        """Give it memory for messages of 100 MB."""
+        made = kafka.service(cfg).program
+        assert made is not None
+        program = made()
+        return replace(program, command=tuple(part.replace("-Xmx256m", "-Xmx1g") for part in program.command))
+
+    def start(self) -> None:
+        self._running.enter_context(_running(self._service, self._log))
+
+    def kill(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaAlone]:
+    """Kafka alone."""
+    found = KafkaAlone(tmp_path_factory.mktemp("kafka-alone"))
+    found.start()
+    yield found
+    found.kill()
+
+
+class RegistryAlone:
+    """A real schema registry (Apicurio, in memory) by its address in Confluent's API, which may be killed."""
+
+    def __init__(self, folder: Path):
+        port = ports.choose(["registry"])["registry"]
+        self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
+        self._log = folder / "registry.log"
+        (archive,) = cache.jars("registry", Path(__file__).parent).glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+        (jar,) = folder.glob("*-runner.jar")
+        environment = {**os.environ, "QUARKUS_HTTP_HOST": "127.0.0.1", "QUARKUS_HTTP_PORT": str(port)}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(preflight.java()), "-Xmx512m", "-jar", str(jar)], env=environment, stdout=log, stderr=log
+            )
+
+    def wait(self) -> None:
+        while not self._answers():
+            assert self._process.poll() is None, self._log.read_text()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/subjects", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def register(self, subject: str, schema: dict[str, Any]) -> int:
+        body = {"schema": json.dumps(schema)}
+        answer = httpx.post(f"{self.url}/subjects/{subject}/versions", json=body, timeout=30).raise_for_status()
+        return int(answer.json()["id"])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=30)
+
+
+@pytest.fixture
+def registry_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryAlone]:
+    """A schema registry alone."""
+    found = RegistryAlone(tmp_path_factory.mktemp("registry-alone"))
+    try:
+        found.wait()
+        yield found
+    finally:
+        found.kill()

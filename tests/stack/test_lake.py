@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 
+from tests.unit.ingest import killed
 from tidegate.errors import DataError, SpecError, Unavailable
+from tidegate.ingest.parts import begin, read_part, seal
+from tidegate.ingest.slices import Target
 from tidegate.lake import Lake
 from tidegate.lake.storage import Storage
 from tidegate.stack.config import StackConfig
+from tidegate.validate import validate
 
 pytestmark = pytest.mark.stack
 
@@ -168,11 +176,60 @@ def test_files_of_other_keys_are_listed_without_being_copied(lake: Lake) -> None
     assert lake.read("whole", "0.txt") == b"zero"
 
 
+def test_a_slice_is_read_in_parts_and_validated_with_the_digests_of_any_other_storage(
+    lake: Lake, tmp_path: Path
+) -> None:
+    digests = []
+    for each in (lake, Lake(f"file://{tmp_path}/other")):
+        target, source = Target("d", "s", killed.RULES, killed.WINDOW, each), killed.Numbers(range(25), 10)
+        parts = begin(target, source, refresh=False)
+        assert isinstance(parts, list)
+        assert [read_part(target, source, part) for part in parts] == [10, 10, 5]
+        checked = validate(seal(target, parts[0].plan), killed.RULES, each)
+        assert (checked.slice.rows, checked.clean) == (25, 25)
+        digests.append((checked.slice.digest, checked.digest))
+    assert digests[0] == digests[1]
+
+
 def test_a_large_file_is_whole_again(lake: Lake, tmp_path: Path) -> None:
     data = bytes(range(256)) * (1 << 17)  # 32 MiB: several parts of an S3 upload
     with lake.publish("k") as draft:
         draft.file("big").write_bytes(data)
     assert (lake.fetch("k", tmp_path / "out") / "big").read_bytes() == data
+
+
+@pytest.mark.nightly
+def test_an_hdfs_that_is_away_is_named_within_half_a_minute() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"hdfs://127\.0\.0\.1:9/lake/k/manifest\.json: .*refused"):
+        Lake("hdfs://127.0.0.1:9/lake").manifest("k")
+    assert time.monotonic() - began < 30
+
+
+_KILLED = """\
+import os, shutil, signal, sys
+from tidegate.lake import Lake
+def half(source, out, length=0):
+    data = source.read()
+    out.write(data[: len(data) // 2])
+    out.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+with Lake(sys.argv[1]).publish("k") as draft:
+    draft.file("a.txt").write_bytes(os.urandom(32 << 20))
+    shutil.copyfileobj = half
+"""
+
+
+def test_a_publisher_killed_in_the_middle_of_a_file_leaves_the_old_one_and_nothing_else_to_be_read(lake: Lake) -> None:
+    put(lake, "k", "old")
+    killed_one = subprocess.run((sys.executable, "-c", _KILLED, lake.url), check=False)
+    assert killed_one.returncode == -signal.SIGKILL
+    assert lake.read("k", "a.txt") == b"old"
+    assert len(lake.revisions("k")) == 1
+    assert lake.keys("") == ["k"]
+    assert [path for path in lake._storage.find("k") if path.endswith("a.txt")] == [
+        f"k/{lake.require('k')['digest'][:16]}/a.txt"
+    ]
 
 
 def test_s3_credentials_come_from_the_environment_and_stand_nowhere(

@@ -19,9 +19,11 @@ from tidegate.contract.arrow import BYTES, ERROR, POSITION
 from tidegate.contract.model import BITS, integer_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tidegate.contract.model import Column, Contract
+
+    Readers = Mapping[str, Callable[[Any, Column], Any]]
 
 
 def decode_json(value: bytes | None, position: str, contract: Contract) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def decode_json(value: bytes | None, position: str, contract: Contract) -> dict[
         if value is None:
             raise ValueError("tombstone")
         fields = _object(value)
-        return {**{c.name: _field(fields.get(c.name), c, c.name) for c in contract.columns}, POSITION: position}
+        return {**typed(fields, contract, READERS), POSITION: position}
     except ValueError as error:
         return {POSITION: position, ERROR: f"undecodable:{error}", BYTES: value}
 
@@ -48,7 +50,16 @@ def decode_nested(text: bytes, column: Column) -> Any:
         value = _parsed(text)
     except ValueError as error:
         raise ValueError(f"{column.name}_is_{error}") from None
-    return _field(value, column, column.name)
+    return _field(value, column, column.name, READERS)
+
+
+def typed(fields: Mapping[str, Any], contract: Contract, readers: Readers) -> dict[str, Any]:
+    """Return a message's fields as values of the contract's raw types, each read by the reader of its kind.
+
+    Raises:
+        ValueError: one is none; the message is the reason, as in `decode_json`.
+    """
+    return {c.name: _field(fields.get(c.name), c, c.name, readers) for c in contract.columns}
 
 
 class _RefusedError(ValueError):
@@ -66,7 +77,15 @@ def _constant(_: str) -> Any:
     raise _RefusedError("nan_or_infinity")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=Decimal)
+def _fraction(text: str) -> Decimal | float:
+    """Read a number exactly; one whose exponent no Decimal has is zero or infinite to every type here."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return float(text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction)
 
 
 def _object(value: bytes) -> dict[str, Any]:
@@ -87,19 +106,21 @@ def _parsed(value: bytes) -> Any:
         raise ValueError("not_json") from None
 
 
-def _field(value: Any, column: Column, path: str) -> Any:
+def _field(value: Any, column: Column, path: str, readers: Readers) -> Any:
     if value is None:
         return None
     if column.raw == "struct":
         if not isinstance(value, dict):
             raise ValueError(f"{path}_is_no_struct")
-        return {inner.name: _field(value.get(inner.name), inner, f"{path}.{inner.name}") for inner in column.fields}
+        return {
+            inner.name: _field(value.get(inner.name), inner, f"{path}.{inner.name}", readers) for inner in column.fields
+        }
     if column.raw == "list":
         if not isinstance(value, list) or column.items is None:
             raise ValueError(f"{path}_is_no_list")
-        return [_field(item, column.items, f"{path}[]") for item in value]
+        return [_field(item, column.items, f"{path}[]", readers) for item in value]
     try:
-        return _READERS[column.raw](value, column)
+        return readers[column.raw](value, column)
     except (ValueError, TypeError, OverflowError, InvalidOperation, binascii.Error):
         raise ValueError(f"{path}_is_no_{column.raw}") from None
 
@@ -128,7 +149,7 @@ def _whole(value: Any, column: Column) -> int:
 
 
 def _number(value: Any, _: Column) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | float):
         raise ValueError
     found = float(value)
     if math.isinf(found):
@@ -147,7 +168,7 @@ def _decimal(value: Any, column: Column) -> Decimal:
     beyond = -int(exponent) - scale
     if beyond > 0 and any(digits[-beyond:]):
         raise ValueError
-    return found
+    return found or Decimal(0)  # 0E10 has eleven digits to Arrow
 
 
 def _text(read: Callable[[str], Any], form: str = r"[^\0]*") -> Callable[[Any, Column], Any]:
@@ -175,8 +196,15 @@ def _local(text: str) -> datetime:
     return moment
 
 
-_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?"  # Python reads other forms too, and cuts a fraction
-_READERS: dict[str, Callable[[Any, Column], Any]] = {
+_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?"  # Python reads others too, and cuts a fraction
+FORMS: dict[str, str] = {
+    "date": _DAY,
+    "time": _CLOCK,
+    "timestamp": rf"{_DAY}[T ]{_CLOCK}(?:Z|[+-]\d\d:\d\d)",
+    "local_timestamp": rf"{_DAY}[T ]{_CLOCK}",
+}
+"""The forms of the texts that become instants; not each of that form is one."""
+READERS: dict[str, Callable[[Any, Column], Any]] = {
     **dict.fromkeys(BITS, _whole),
     "float32": _number,
     "float64": _number,
@@ -184,8 +212,9 @@ _READERS: dict[str, Callable[[Any, Column], Any]] = {
     "bool": _typed(bool),
     "string": _characters,
     "bytes": _text(lambda text: base64.b64decode(text, validate=True)),
-    "date": _text(date.fromisoformat, _DAY),
-    "time": _text(time.fromisoformat, _CLOCK),
-    "timestamp": _text(_instant, rf"{_DAY}[T ]{_CLOCK}(Z|[+-]\d\d:\d\d)"),
-    "local_timestamp": _text(_local, rf"{_DAY}[T ]{_CLOCK}"),
+    "date": _text(date.fromisoformat, FORMS["date"]),
+    "time": _text(time.fromisoformat, FORMS["time"]),
+    "timestamp": _text(_instant, FORMS["timestamp"]),
+    "local_timestamp": _text(_local, FORMS["local_timestamp"]),
 }
+"""What a value of JSON becomes, by the raw kind of its column; ValueError and its like: it is none."""

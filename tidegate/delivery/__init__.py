@@ -90,6 +90,25 @@ class KafkaSource(Spec):
     connection: str
     topic: str
     lateness: Seconds = Field(default=600.0, description="how long after a window's end it is read")
+    patience: Seconds = Field(
+        default=600.0, description="how long a window waits for transactions that could still commit messages into it"
+    )
+    format: Literal["json", "avro", "bytes"] = Field(
+        default="json", description="avro: in the wire format of a schema registry; bytes: one column has the value"
+    )
+    registry: str | None = Field(default=None, description="connection of the schema registry, for avro")
+    tombstones: Literal["quarantine", "skip"] = Field(
+        default="quarantine", description="what a message without a value is: a row put aside, or no row (counted)"
+    )
+    topic_id: str | None = Field(
+        default=None, description="id of a topic that was made anew under its name, to begin with it"
+    )
+
+    @model_validator(mode="after")
+    def _has_registry(self) -> Self:
+        if (self.format == "avro") != (self.registry is not None):
+            raise ValueError("format avro and registry go together Remedy: write both, or neither")
+        return self
 
 
 class HdfsSource(Spec):

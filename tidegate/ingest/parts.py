@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate import keys
 from tidegate.errors import DataError
 from tidegate.handoff import Part, Slice
-from tidegate.ingest.slices import RAW, counted, file_name, write
+from tidegate.ingest.slices import RAW, Counts, counted, file_name, write
 from tidegate.version import code_version
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def seal(target: Target, plan: str) -> Slice:
     whole = [manifest for manifest in manifests if manifest is not None]
     with target.draft(planned["position"]) as draft:
         draft.about["code"] = planned["code"]
-        draft.fields.update(counted([(each["rows"], each["late"]) for each in whole]))
+        draft.fields.update(counted([Counts(*(each[name] for name in Counts._fields)) for each in whole]))
         for number, each in enumerate(whole):
             draft.list(file_name(number, count), each, RAW)
     _sweep(target, plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RAW = "raw.parquet"
 LATE = b"late"
 """In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
+
+SKIPPED = b"skipped"
+"""In a table's schema metadata: how many rows the source had, and was told to leave out, beside these, as a text."""
 
 _GROUP = 1 << 16  # rows of a Parquet row group: fixed, because a reader's batches depend on the network's timing
 
@@ -141,9 +144,17 @@ def publish(
     return target.read(reading, position, reading.parts(position))
 
 
-def counted(counts: list[tuple[int, int]]) -> dict[str, int]:
-    """Return the rows and the late rows of all parts together, as the manifest names them."""
-    return {"rows": sum(rows for rows, _ in counts), "late": sum(late for _, late in counts)}
+class Counts(NamedTuple):
+    """What was written of a slice or a part: rows, those of them that came late, and rows left out."""
+
+    rows: int
+    late: int = 0
+    skipped: int = 0
+
+
+def counted(counts: list[Counts]) -> dict[str, int]:
+    """Return the counts of all parts together, as the manifest names them."""
+    return dict(zip(Counts._fields, map(sum, zip(*counts, strict=True)), strict=True))
 
 
 def file_name(number: int, parts: int) -> str:
@@ -151,18 +162,20 @@ def file_name(number: int, parts: int) -> str:
     return RAW if parts == 1 else f"raw-{number:05}.parquet"
 
 
-def write(path: Path, contract: Contract, tables: Iterator[Any]) -> tuple[int, int]:
-    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return rows, late rows."""
+def write(path: Path, contract: Contract, tables: Iterator[Any]) -> Counts:
+    """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return what was written."""
     first = next(tables, slice_schema(contract).empty_table())
     schema = first.schema.remove_metadata()  # a source may have columns of its own after the contract's
-    rows, late, waiting = 0, 0, schema.empty_table()
+    rows, late, skipped, waiting = 0, 0, 0, schema.empty_table()
     with pq.ParquetWriter(path, schema, **PARQUET) as out:
         for table in chain([first], tables):
-            late += int((table.schema.metadata or {}).get(LATE, 0))
+            told = table.schema.metadata or {}
+            late += int(told.get(LATE, 0))
+            skipped += int(told.get(SKIPPED, 0))
             waiting = pa.concat_tables([waiting, table])
             while waiting.num_rows >= _GROUP:
                 out.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
                 waiting = waiting.slice(_GROUP)
                 rows += _GROUP
         out.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
-    return rows + int(waiting.num_rows), late
+    return Counts(rows + int(waiting.num_rows), late, skipped)

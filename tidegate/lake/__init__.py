@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import DataError
+from tidegate.lake.drafts import draft_folder
 from tidegate.lake.manifests import difference, digest_of, parsed, sha256, text_of
 from tidegate.lake.storage import ASIDE, Storage, room
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Lake", "difference", "digest_of", "sha256"]
 
+_DAY = 86_400.0  # seconds after which a file on its way was left by a dead publisher
 _REVISION = 16  # hexadecimal digits of a digest that name a revision's folder
 _KEPT = re.compile(r"^[0-9a-f]{16}\.json$")
 _ASIDE = re.compile(ASIDE)
@@ -58,8 +61,8 @@ class Lake:
             NoSpace: the local disk, or the storage, is full; nothing is published.
         """
         self._storage.path(key)
-        with tempfile.TemporaryDirectory(prefix="tidegate-draft-") as folder:
-            draft = Draft(Path(folder), dict(fields))
+        with draft_folder() as folder:
+            draft = Draft(folder, dict(fields))
             with room(draft.folder, f"a draft of {self.url}/{key}"):
                 yield draft
             self._store(key, draft)
@@ -80,6 +83,7 @@ class Lake:
         manifest = {**draft.fields, **draft.about, "key": key, "digest": digest, "files": files}
         self._storage.write(f"{key}/manifest.json", text_of(manifest))
         self._keep(key, manifest)  # another publisher may have replaced it already
+        self._storage.sweep(key, time.time() - _DAY)
 
     def _referred(self, draft: Draft) -> dict[str, Any]:
         """Return the files of other keys that a draft lists, each looked at once more."""
@@ -233,9 +237,23 @@ class Lake:
                 raise self._lost(key, name) from error
             return Path(self._storage.path(place))
         cache = Path(tempfile.gettempdir()) / "tidegate-lake" / digest[:_REVISION]
-        if not (cache / name).exists():
+        file = manifest["files"].get(name, {})
+        if not (cache / name).exists() or sha256(cache / name) != file.get("sha256"):
             self.fetch(key, cache, [name], digest)
         return cache / name
+
+    @contextmanager
+    def at_hand(self, key: str, name: str, revision: str | None = None) -> Iterator[Path]:
+        """Give a local path of one file, checked, for as long as it is needed: a copy is not kept, as `local` does.
+
+        Raises:
+            DataError, NoSpace: as `fetch`.
+        """
+        if self.is_local:
+            yield self.local(key, name, revision)
+            return
+        with draft_folder() as folder:
+            yield self.fetch(key, folder, [name], revision) / name
 
     def keys(self, prefix: str) -> list[str]:
         """Return the published keys below a prefix, sorted."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 ASIDE = r"\.[0-9a-f]{32}\.part$"
 """How the name of a file on its way ends; nobody reads it."""
 
+_ASIDE = re.compile(ASIDE)
 _CHUNK = 1 << 20
+# time for a NameNode to restart; by default the client asks for three minutes before it says that nobody answers
+_HDFS = {"dfs.client.failover.max.attempts": "8", "dfs.client.failover.sleep.max.millis": "3000"}
 _FOLDERS = ("file", "local", "hdfs")  # a file is renamed over another at once
 _OBJECTS = ("s3", "s3a", "memory", "gs", "gcs", "abfs", "az")  # no rename, but a file appears at its end, whole
 _FULL = ("no space left on device", "disk quota exceeded", "quotaexceeded")
@@ -132,6 +136,16 @@ class Storage:
             if self._fs.exists(full):
                 self._fs.rm(full, recursive=True)
 
+    def sweep(self, below: str, before: float) -> None:
+        """Remove the files below a folder that were on their way at a Unix time, and never came to be."""
+        if self.kind in _OBJECTS:
+            return
+        for path in self.find(below):
+            if _ASIDE.search(path):
+                with suppress(FileNotFoundError), self._told(path) as full:
+                    if self._fs.modified(full).timestamp() < before:
+                        self._fs.rm(full)
+
     def write(self, below: str, content: bytes) -> None:
         """Make or replace a small file, at once."""
 
@@ -235,7 +249,7 @@ def sha256_of(file: Any) -> str:
 
 
 def _fsspec(url: str) -> tuple[Any, str]:
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = fsspec.core.url_to_fs(url, **(_HDFS if url.startswith("hdfs://") else {}))
     return fs, str(root)
 
 

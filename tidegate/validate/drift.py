@@ -78,7 +78,7 @@ class WatchTask(Handoff):
     lake: str
     sources: list[WatchedSource]
     served: ServedSample | None = None
-    most_rows: int = Field(default=500_000, description="of a slice or a baseline; of more, a fixed sample is taken")
+    most_rows: int = Field(default=200_000, description="of a slice or a baseline; of more, a fixed sample is taken")
 
 
 class Distance(Handoff):

@@ -1,7 +1,8 @@
 """Messages of a raw slice, read once more by the contract as it is now.
 
-A slice keeps the bytes of a message that could not be decoded when it was read. A later contract may have a place for
-it: a text where a number had been asked for. Its bytes are then decoded again; the slice itself is never changed.
+A slice keeps the bytes of a message that could not be decoded when it was read, and of Avro the schema it was written
+with. A later contract may have a place for it: a text where a number had been asked for. Its bytes are then decoded
+again; the slice itself is never changed. Of a message that was too long only a start is kept: it stays as it is.
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from tidegate.contract.arrow import BYTES, ERROR, POSITION, slice_schema
+from tidegate.contract.avro import SCHEMA, decode_avro
 from tidegate.contract.decode import decode_json
 
 if TYPE_CHECKING:
     from tidegate.contract import Contract
 
+pc: Any = pyarrow.compute
+
 _ROWS = 1 << 12  # messages decoded at once
+_CUT = "undecodable:longer_than_"
 _EXACT = 2.0**53  # below it a float tells which whole number it was
 
 
 def reread(table: Any, contract: Contract) -> Any:
-    """Return a table of raw JSON messages with the types of this contract.
+    """Return a table of raw messages with the types of this contract.
 
     Messages that were kept as bytes are decoded again. Where a column's type is another one now, those that had been
     decoded are too, from their values: as if read anew, but that 5.0 read as a float counts as 5, and that a whole
@@ -32,7 +38,8 @@ def reread(table: Any, contract: Contract) -> Any:
     that the slice lacks, a decimal from a float, a text from an instant) needs the source: then the table comes back
     as it is, and judging it says so.
     """
-    kept_bytes = np.asarray(table.column(BYTES).is_valid())
+    cut = pc.fill_null(pc.starts_with(table.column(ERROR), _CUT), False)
+    kept_bytes = np.asarray(pc.and_(pc.is_valid(table.column(BYTES)), pc.invert(cut)))
     wanted = slice_schema(contract)
     changed = [name for name in contract.names if _type(table, name) != wanted.field(name).type]
     anew = np.flatnonzero(np.ones(table.num_rows, dtype=bool) if changed else kept_bytes)
@@ -78,10 +85,12 @@ def _told(old: Any, new: Any) -> bool:
 
 
 def _again(row: dict[str, Any], contract: Contract) -> dict[str, Any]:
+    if row[ERROR] is not None and (row[BYTES] is None or row[ERROR].startswith(_CUT)):
+        return {POSITION: row[POSITION], ERROR: row[ERROR], BYTES: row[BYTES]}
+    if row[BYTES] is not None and SCHEMA in row:
+        return decode_avro(row[BYTES], row[POSITION], contract, lambda _: row[SCHEMA])
     if row[BYTES] is not None:
         return decode_json(row[BYTES], row[POSITION], contract)
-    if row[ERROR] is not None:
-        return {POSITION: row[POSITION], ERROR: row[ERROR]}
     names = set(contract.names)
     message = {name: _plain(value) for name, value in row.items() if name in names}
     return decode_json(json.dumps(message, default=_text, ensure_ascii=False).encode(), row[POSITION], contract)

@@ -89,7 +89,10 @@ def _tables(slice: Slice, contract: Contract, lake: Lake) -> Iterator[Any]:
 
     is_json = slice.position.get("kind") == "kafka"
     for name in sorted(lake.require(slice.key, slice.digest)["files"]):
-        with pq.ParquetFile(lake.local(slice.key, name, slice.digest), pre_buffer=False) as file:
+        with (
+            lake.at_hand(slice.key, name, slice.digest) as path,
+            pq.ParquetFile(path, pre_buffer=False) as file,
+        ):
             for batch in file.iter_batches(_ROWS, use_threads=False):
                 table = pa.Table.from_batches([batch])
                 yield reread(table, contract) if is_json else table

@@ -1,168 +1,282 @@
-"""Kafka: what a message becomes, and how a window is frozen to offsets and read by position."""
+"""Kafka: what is frozen and kept, what is waited for, and what messages become beside their values."""
 
 from __future__ import annotations
 
-import json
-from collections import namedtuple
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka.errors import OffsetOutOfRangeError
-from kafka.structs import OffsetAndTimestamp
 
 from tidegate.contract import Column, Contract
 from tidegate.delivery import KafkaSource
 from tidegate.errors import DataError, Unavailable
-from tidegate.handoff import Slice, Window
-from tidegate.ingest import kafka
+from tidegate.handoff import Window
+from tidegate.ingest import kafka_rows
+from tidegate.ingest.kafka import KafkaReading, Offsets
+from tidegate.ingest.kafka_broker import Topic
+from tidegate.ingest.kafka_ranges import Bounds, Lost
 from tidegate.lake import Lake
 from tidegate.units import utc
 
-RULES = Contract(
-    "weather",
-    "1",
-    (
-        Column("origin", "string", "string"),
-        Column("temp", "float64", "float64"),
-        Column("count", "int32", "int32"),
-        Column("ok", "bool", "bool"),
-    ),
-    "weather.yaml",
-    "0" * 64,
-)
-WINDOW = Window(start=utc("2013-01-01"), end=utc("2013-02-01"))
-START, END = (int(moment.timestamp() * 1000) for moment in (WINDOW.start, WINDOW.end))
-Message = namedtuple("Message", "topic partition offset timestamp value")
+RULES = Contract("w", "1", (Column("n", "int64", "int64"),), "w.yaml", "0" * 64)
+JANUARY = Window(start=utc("2013-01-01"), end=utc("2013-02-01"))
+FEBRUARY = Window(start=utc("2013-02-01"), end=utc("2013-03-01"))
 
 
-class FakeConsumer:
-    """A topic in memory: per partition a list of (timestamp, value), or None where a record is no message."""
+@dataclass
+class FakeBroker:
+    """A topic of one partition whose windows have the bounds that it is given."""
 
-    def __init__(
-        self, log: dict[int, list[tuple[int, bytes] | None]], begins: int = 0, kept_from: int = 0, deaf: bool = False
-    ):
-        self.log, self.begins, self.kept_from, self.deaf = log, begins, kept_from, deaf
-        self.at: dict[Any, int] = {}
-        self.closed = False
+    found: Bounds = field(default_factory=lambda: Bounds(0, 1, 5))
+    id: str = "a"
+    ends: list[int] = field(default_factory=lambda: [100])
 
-    def partitions_for_topic(self, topic: str) -> set[int] | None:
-        return set(self.log) if topic == "weather" else None
+    def topic(self, name: str) -> Topic:
+        return Topic(name, self.id, (0,))
 
-    def assign(self, partitions: list[Any]) -> None:
-        self.assigned = partitions
+    def bounds(self, topic: Topic, start: datetime, end: datetime, begun: Mapping[int, int], _: float) -> Any:
+        return {0: self.found}
 
-    def end_offsets(self, partitions: list[Any], timeout_ms: int) -> dict[Any, int]:
-        return {tp: len(self.log[tp.partition]) for tp in partitions}
+    def decided(self, topic: Topic) -> dict[int, int]:
+        return {0: self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]}
 
-    def beginning_offsets(self, partitions: list[Any], timeout_ms: int) -> dict[Any, int]:
-        return dict.fromkeys(partitions, self.kept_from if self.at else self.begins)
+    def writers(self, topic: str, partition: int) -> str:
+        return "somebody"
 
-    def offsets_for_times(self, asked: dict[Any, int], timeout_ms: int) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
-        for tp, moment in asked.items():
-            records = list(enumerate(self.log[tp.partition]))[self.begins :]
-            first = next(((o, r[0]) for o, r in records if r is not None and r[0] >= moment), None)
-            found[tp] = OffsetAndTimestamp(*first, None) if first else None
-        return found
-
-    def seek(self, tp: Any, offset: int) -> None:
-        self.at[tp] = offset
-
-    def poll(self, timeout_ms: int, max_records: int) -> dict[Any, list[Message]]:
-        (tp,) = self.assigned
-        if self.at[tp] < self.kept_from:
-            raise OffsetOutOfRangeError(str(tp))
-        if self.deaf:
-            return {}
-        at = self.at[tp]
-        records = self.log[tp.partition][at : at + 2]
-        self.at[tp] = at + len(records)
-        found = [Message(tp.topic, tp.partition, at + n, *r) for n, r in enumerate(records) if r is not None]
-        return {tp: found} if found else {}
-
-    def position(self, tp: Any, timeout_ms: int) -> int:
-        return self.at[tp]
-
-    def close(self, autocommit: bool) -> None:
-        assert not autocommit
-        self.closed = True
+    def lost(self, topic: str, gone: Lost) -> DataError:
+        return DataError(f"lost {gone.first} to {gone.kept}")
 
 
-def message(moment: int, temp: float) -> tuple[int, bytes]:
-    return moment, json.dumps({"origin": "JFK", "temp": temp}).encode()
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, now: float):
+        self.now, self.slept = now, 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
 
 
-def read(tmp_path: Path, consumer: FakeConsumer, monkeypatch: pytest.MonkeyPatch, topic: str = "weather") -> Slice:
-    monkeypatch.setattr(kafka, "_consumer", lambda bootstrap, timeout: consumer)
-    ticks = iter(range(0, 1000, 6))
-    return kafka.read(
-        delivery="flights",
-        source="weather",
-        spec=KafkaSource(connection="events", topic=topic),
-        contract=RULES,
-        window=WINDOW,
-        bootstrap="127.0.0.1:9",
-        lake=Lake(f"file://{tmp_path}"),
-        clock=lambda: float(next(ticks)),
+def reading(lake: Path, broker: Any, window: Window = JANUARY, clock: Clock | None = None, **spec: Any) -> KafkaReading:
+    clock = clock or Clock(utc("2014-01-01").timestamp())
+    source = KafkaSource(connection="c", topic=spec.pop("topic", "weather"), **spec)
+    return KafkaReading(
+        source, RULES, window, broker, Offsets(Lake(f"file://{lake}"), "d", "s"), None, clock, clock.sleep
     )
 
 
-def test_a_window_is_frozen_to_offsets_per_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = {
-        0: [message(START - 1, 0), message(START, 1), message(END - 1, 2), message(END, 3)],
-        1: [message(START, 4), message(START, 5)],
-    }
-    found = read(tmp_path, FakeConsumer(log), monkeypatch)
+def test_what_was_frozen_stays_whatever_the_topic_says_later(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    position = reading(tmp_path, broker).freeze()
+    broker.found = Bounds(3, 3, 9)
 
-    assert found.rows == 4
-    assert found.position == {"kind": "kafka", "topic": "weather", "partitions": {"0": [1, 3], "1": [0, 2]}}
-
-
-def test_the_position_ends_the_read_where_the_last_records_are_no_messages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = read(tmp_path, FakeConsumer({0: [message(START, 1), None, None]}), monkeypatch)
-
-    assert found.rows == 1
+    assert position == {
+        "kind": "kafka", "topic": "weather", "topic_id": "a", "format": "json", "partitions": {"0": [1, 5]},
+    }  # fmt: skip
+    assert reading(tmp_path, broker).freeze() == position
 
 
-def test_a_window_after_the_end_of_the_topic_is_an_empty_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = read(tmp_path, FakeConsumer({0: [message(START - 5, 1)]}), monkeypatch)
+def test_a_window_begins_where_the_one_before_ended(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    reading(tmp_path, broker).freeze()
+    broker.found = Bounds(0, 7, 9)
 
-    assert found.rows == 0
-    assert found.position["partitions"] == {"0": [1, 1]}
-
-
-def test_a_range_lost_while_it_is_read_names_topic_partition_range_and_retention(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = {0: [message(START, n) for n in range(5)]}
-    with pytest.raises(
-        DataError, match=r"'weather' partition 0: the window needs offsets 0 to 5.* from 3 on .*retention\.ms"
-    ):
-        read(tmp_path, FakeConsumer(log, kept_from=3), monkeypatch)
-    assert Lake(f"file://{tmp_path}").keys("slices") == []
+    assert reading(tmp_path, broker, FEBRUARY).freeze()["partitions"] == {"0": [5, 9]}
+    other = reading(tmp_path, broker, FEBRUARY, topic="other")
+    assert other.freeze()["partitions"] == {"0": [7, 9]}  # windows of another topic are no neighbours
 
 
-def test_a_window_whose_first_messages_may_be_gone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = {0: [message(START, n) for n in range(5)]}
-    with pytest.raises(DataError, match=r"'weather' partition 0: .*only those from 2 on are kept.*retention\.ms"):
-        read(tmp_path, FakeConsumer(log, begins=2), monkeypatch)
+def test_offsets_of_a_window_that_are_gone_are_an_error_and_freeze_nothing(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    reading(tmp_path, broker).freeze()
+    broker.found = Bounds(7, 7, 9)
+    with pytest.raises(DataError, match="lost 5 to 7"):
+        reading(tmp_path, broker, FEBRUARY).freeze()
+    assert len(Offsets(Lake(f"file://{tmp_path}"), "d", "s").windows()) == 1
 
 
-def test_a_window_after_the_lost_range_can_still_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = {0: [message(START - 9, 0), message(START - 8, 1), message(START - 7, 2), message(START, 3)]}
-    assert read(tmp_path, FakeConsumer(log, begins=2), monkeypatch).rows == 1
+def test_a_topic_made_anew_is_refused_until_its_id_is_written(tmp_path: Path) -> None:
+    anew = FakeBroker(id="b", found=Bounds(0, 0, 2))
+    for number, window in enumerate((JANUARY, FEBRUARY)):
+        lake = tmp_path / str(number)
+        reading(lake, FakeBroker()).freeze()
+        with pytest.raises(DataError, match=r"made anew.*id a, this one has id b.*write topic_id: b"):
+            reading(lake, anew, window).freeze()
+        assert reading(lake, anew, window, topic_id="b").freeze()["topic_id"] == "b"
 
 
-def test_a_missing_topic_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer = FakeConsumer({0: []})
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:9 has no topic 'wether'; create it"):
-        read(tmp_path, consumer, monkeypatch, topic="wether")
-    assert consumer.closed
+def test_a_window_is_read_when_it_and_its_lateness_are_over(tmp_path: Path) -> None:
+    clock = Clock(JANUARY.end.timestamp() + 100)
+    reading(tmp_path, FakeBroker(), clock=clock).freeze()
+    assert clock.slept == 500
+    early = Clock(FEBRUARY.end.timestamp() - 60)
+    with pytest.raises(Unavailable, match=r"2013-03-01 00:00\) UTC of topic 'weather' ends in 60 s, and is read 600 s"):
+        reading(tmp_path, FakeBroker(), FEBRUARY, early).freeze()
+    assert early.slept == 0
 
 
-def test_a_read_that_stands_still_ends_at_its_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 .*stands still at weather/0/0 \(time-out 20 s\)"):
-        read(tmp_path, FakeConsumer({0: [message(START, 1)]}, deaf=True), monkeypatch)
+def test_an_open_transaction_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    clock = Clock(utc("2014-01-01").timestamp())
+    reading(tmp_path, FakeBroker(ends=[3, 4, 5]), clock=clock).freeze()
+    assert clock.slept == 2
+    with pytest.raises(Unavailable, match=r"'weather' partition 0: a transaction is open since offset 3, .*somebody"):
+        reading(tmp_path, FakeBroker(ends=[3], found=Bounds(0, 5, 9)), FEBRUARY, clock, patience=7).freeze()
+    assert clock.slept == 9
+    assert len(Offsets(Lake(f"file://{tmp_path}"), "d", "s").windows()) == 1
+
+
+def test_large_windows_are_cut_by_offsets_and_small_ones_are_one_part(tmp_path: Path) -> None:
+    cut = reading(tmp_path, FakeBroker())
+    assert cut.parts({"partitions": {"0": [1, 5], "10": [0, 2], "2": [3, 3]}}) == [
+        {"ranges": [{"partition": 0, "first": 1, "end": 5}, {"partition": 10, "first": 0, "end": 2}]}
+    ]
+    parts = cut.parts({"partitions": {"1": [5, 5 + (1 << 23) + 1], "0": [0, 1 << 23]}})
+    assert [(part["partition"], part["first"], part["end"]) for part in parts] == [
+        (0, 0, 1 << 23), (1, 5, 5 + (1 << 23)), (1, 5 + (1 << 23), 6 + (1 << 23)),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the client gives of one message."""
+
+    offset_: int
+    value_: bytes | None = b'{"n": 1}'
+    key_: bytes | None = None
+    headers_: Any = None
+    stamp: tuple[int, int] = (1, int(JANUARY.start.timestamp() * 1000))
+
+    def offset(self) -> int:
+        return self.offset_
+
+    def value(self) -> bytes | None:
+        return self.value_
+
+    def key(self) -> bytes | None:
+        return self.key_
+
+    def headers(self) -> Any:
+        return self.headers_
+
+    def timestamp(self) -> tuple[int, int]:
+        return self.stamp
+
+
+def table(messages: list[Message], **spec: Any) -> Any:
+    batch = kafka_rows.Batch()
+    batch.add(messages)
+    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w", **spec), RULES)
+    return batch.table("w/0/", JANUARY.start, decoder)
+
+
+def test_each_message_keeps_its_key_headers_and_times(tmp_path: Path) -> None:
+    early = int(JANUARY.start.timestamp() * 1000) - 1
+    one, two = table(
+        [Message(7, key_=b"\xff", headers_=[("a", b"1"), ("a", None)]), Message(9, None, stamp=(2, early))]
+    ).to_pylist()
+
+    assert one == {
+        "n": 1, "_position": "w/0/7", "_error": None, "_bytes": None, "_key": b"\xff",
+        "_headers": [{"name": "a", "value": b"1"}, {"name": "a", "value": None}], "_timestamp": JANUARY.start,
+        "_timestamp_type": "create", "_late": False,
+    }  # fmt: skip
+    assert (two["_position"], two["_error"], two["_timestamp_type"], two["_late"]) == (
+        "w/0/9", "undecodable:tombstone", "append", True,
+    )  # fmt: skip
+
+
+def test_the_late_ones_are_counted_for_the_manifest_and_one_without_a_time_is_not_late() -> None:
+    early = int(JANUARY.start.timestamp() * 1000) - 1
+    found = table([Message(n, stamp=(1, early)) for n in range(3)] + [Message(3, stamp=(0, -1))])
+    assert found.schema.metadata == {b"late": b"3", b"skipped": b"0"}
+    assert found.to_pylist()[3]["_timestamp"] is None
+
+
+def test_tombstones_that_are_no_rows_are_counted_also_where_nothing_else_came() -> None:
+    messages = [Message(0, None), Message(1), Message(2, None)]
+    (batch,) = kafka_rows.batches(iter([messages]), skip=True)
+    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w"), RULES)
+    found = batch.table("w/0/", JANUARY.start, decoder)
+    assert (found.column("_position").to_pylist(), found.schema.metadata[b"skipped"]) == (["w/0/1"], b"2")
+
+    (none,) = kafka_rows.batches(iter([messages[:1]]), skip=True)
+    found = none.table("w/0/", JANUARY.start, decoder)
+    assert (found.num_rows, found.schema, found.schema.metadata[b"skipped"]) == (0, decoder.schema, b"1")
+    assert list(kafka_rows.batches(iter([[]]))) == []
+
+
+def test_a_value_that_is_too_long_is_kept_as_its_start_with_size_and_digest() -> None:
+    value = b'{"n": 1, "x": "' + b"y" * (16 << 20) + b'"}'
+    good, long = table([Message(0), Message(1, value)]).to_pylist()
+
+    assert (good["n"], long["_error"]) == (1, "undecodable:longer_than_16_MiB")
+    assert long["_bytes"].startswith(value[: 1 << 16])
+    assert long["_bytes"].endswith(
+        f"\n... {len(value)} bytes in all, SHA-256 {hashlib.sha256(value).hexdigest()}".encode()
+    )
+
+
+def test_batches_are_bounded_by_number_and_by_bytes() -> None:
+    def messages(count: int, size: int) -> Iterator[list[Message]]:
+        yield []
+        for n in range(count):
+            yield [Message(n, b"x" * size)]
+
+    assert [len(each.values) for each in kafka_rows.batches(messages(25_000, 1))] == [10_000, 10_000, 5_000]
+    assert [len(each.values) for each in kafka_rows.batches(messages(20, 1 << 20))] == [8, 8, 4]
+
+
+def test_reading_ahead_keeps_the_order_and_hands_on_what_goes_wrong() -> None:
+    def fails() -> Iterator[int]:
+        yield from range(5)
+        raise DataError("gone")
+
+    found: list[int] = []
+    with pytest.raises(DataError, match="gone"):
+        found.extend(kafka_rows.ahead(fails()))
+    assert found == list(range(5))
+
+
+def test_a_reader_that_stops_early_closes_what_it_read() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    reader = kafka_rows.ahead(endless())
+    assert next(reader) == 1
+    reader.close()
+    assert closed.is_set()
+    assert not any(thread.name == "tidegate-ahead" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(("key", "value"), [("format", "avro"), ("registry", "r")])
+def test_avro_and_its_registry_go_together(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        KafkaSource.model_validate({"connection": "c", "topic": "t", key: value})
+
+
+def test_raw_bytes_are_the_one_column_of_their_contract() -> None:
+    rules = replace(RULES, columns=(Column("body", "bytes", "bytes"),))
+    batch = kafka_rows.Batch()
+    batch.add([Message(0, b"\xff\x00"), Message(1, None)])
+    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w", format="bytes"), rules)
+    found = batch.table("w/0/", JANUARY.start, decoder).to_pylist()
+
+    assert [row["body"] for row in found] == [b"\xff\x00", None]
+    assert [row["_error"] for row in found] == [None, "undecodable:tombstone"]
+    with pytest.raises(DataError, match=r"format bytes.*one column.*physicalType bytea.*has n"):
+        kafka_rows.decoder(KafkaSource(connection="c", topic="w", format="bytes"), RULES)

@@ -70,7 +70,7 @@ def test_how_the_source_cuts_its_rows_into_batches_does_not_change_the_bytes(
     bounds = [0, *sorted(cuts), table.num_rows]
     parts = [table.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
 
-    assert write(folder / "cut", RULES, iter(parts)) == (table.num_rows, 0)
+    assert write(folder / "cut", RULES, iter(parts)) == (table.num_rows, 0, 0)
     write(folder / "whole", RULES, iter([table]))
     assert (folder / "cut").read_bytes() == (folder / "whole").read_bytes()
 

@@ -157,5 +157,10 @@ def test_it_works_on_any_fsspec_storage(tmp_path: Path) -> None:
         assert not lake.is_local
         assert local.read_text() == "remote"
         assert sha256(local) == lake.require("k")["files"]["a.txt"]["sha256"]
+        local.write_text("spoilt")
+        assert lake.local("k", "a.txt").read_text() == "remote"
+        with lake.at_hand("k", "a.txt") as path:
+            assert path.read_text() == "remote"
+        assert not path.exists()
     finally:
         fsspec.filesystem("memory").rm("/lake-test", recursive=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
+from tidegate.contract.avro import decode_avro
 from tidegate.contract.decode import decode_json
 from tidegate.contract.masks import judge
 from tidegate.contract.model import Kind
@@ -101,3 +104,34 @@ def test_a_column_that_no_decoded_message_had_may_be_added_where_the_bytes_are_k
     table = raw(OLD, [b'{"at": "2013-01-01T00:00:00Z", "v": 1, "extra": "x"}'])
 
     assert judge(reread(table, added), added).clean.to_pylist() == [{"at": 1356998400, "v": 1.0, "extra": "x"}]
+
+
+def test_avro_is_decoded_again_by_the_schema_that_is_kept_with_its_bytes() -> None:
+    text = {
+        "type": "record",
+        "name": "w",
+        "fields": [{"name": "at", "type": "string"}, {"name": "v", "type": "double"}],
+    }
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(text), {"at": "2013-01-01T00:00:00Z", "v": 2.5})
+    values = [b"\0\0\0\0\x07" + out.getvalue(), b"\0\0\0\0\x08", None]
+    rows = [
+        decode_avro(value, f"w/0/{n}", OLD, lambda number: json.dumps(text) if number == 7 else None)
+        for n, value in enumerate(values)
+    ]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*slice_schema(OLD), ("_schema", pa.string())]))
+    again = reread(table, NEW)
+
+    assert table.column("_error").to_pylist()[0] == "undecodable:at_is_no_int64"
+    assert again.column("_error").to_pylist() == [None, *table.column("_error").to_pylist()[1:]]
+    assert judge(again, NEW).clean.to_pylist() == [{"at": 1356998400, "v": 2.5}]
+
+
+def test_the_start_of_a_message_that_was_too_long_stays_as_it_is() -> None:
+    cut = {"_position": "w/0/1", "_error": "undecodable:longer_than_16_MiB", "_bytes": b'{"at": 1'}
+    rows = [decode_json(MESSAGES[1], "w/0/0", OLD), cut]
+    table = pa.Table.from_pylist(rows, schema=slice_schema(OLD))
+
+    for contract in (OLD, NEW):
+        found = reread(table, contract).to_pylist()[1]
+        assert {name: found[name] for name in cut} == cut

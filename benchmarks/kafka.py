@@ -1,0 +1,260 @@
+"""How fast a topic's window becomes a decoded Parquet slice: beside raw consumption and the usual loops.
+
+`python -m benchmarks.kafka [--quick]` starts a broker of its own, prints a table, writes var/bench/kafka.png, and ends
+with a JSON object. All read the same messages of one partition, in turns, each at its best of several runs. Raw is
+`consume(10000)` of confluent-kafka, which looks at no message. kafka-python is its loop as its documentation has it,
+with a `json.loads` of each value. By default librdkafka pauses for a second when its queue is full; "tuned" is raw with
+a pause of 10 ms, which is ours too. By hand is what a user would write for a Parquet file: confluent-kafka (tuned),
+`json.loads`, pyarrow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from rich.console import Console
+from rich.table import Table
+
+from tidegate.contract.odcs import read_contract
+from tidegate.delivery import KafkaSource, project_root
+from tidegate.handoff import Window
+from tidegate.ingest import kafka
+from tidegate.lake import Lake
+from tidegate.stack.config import StackConfig
+from tidegate.stack.services import kafka as broker
+from tidegate.units import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TOPIC = "bench"
+DAY = Window(start=utc("2013-01-01"), end=utc("2013-01-02"))
+TEXT = """apiVersion: v3.1.0
+kind: DataContract
+id: bench
+version: 1.0.0
+status: active
+schema:
+  - name: bench
+    properties:
+      - {name: id, logicalType: integer, physicalType: bigint, required: true, logicalTypeOptions: {format: i64}}
+      - {name: origin, logicalType: string, physicalType: string, required: true}
+      - {name: carrier, logicalType: string, physicalType: string}
+      - {name: wind, logicalType: integer, physicalType: int}
+      - {name: temp, logicalType: number, physicalType: double}
+      - {name: visib, logicalType: number, physicalType: double}
+      - {name: gust, logicalType: number, physicalType: double}
+      - {name: ok, logicalType: boolean, physicalType: boolean}
+"""
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Run a broker without the rest of the stack; give its address."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        cfg = StackConfig.load(Path(folder))
+        service = broker.service(cfg)
+        service.prepare()
+        assert service.program is not None
+        program = service.program()
+        with (Path(folder) / "kafka.log").open("wb") as log:
+            process = subprocess.Popen(program.command, cwd=program.directory, stdout=log, stderr=log)
+            try:
+                while not service.ready(0.0):
+                    assert process.poll() is None, (Path(folder) / "kafka.log").read_text()
+                yield cfg.kafka
+            finally:
+                process.kill()
+                process.wait()
+
+
+def fill(address: str, count: int) -> int:
+    """Send messages of some 115 bytes, one in a thousand undecodable; return their mean size, bytes."""
+    admin = AdminClient({"bootstrap.servers": address})
+    admin.create_topics([NewTopic(TOPIC, 1, 1, config={"retention.ms": "-1"})])[TOPIC].result()
+    producer = Producer({"bootstrap.servers": address, "queue.buffering.max.messages": 1_000_000, "linger.ms": 50})
+    draw = np.random.default_rng(7)
+    temps, winds = draw.normal(60, 15, count).round(2).tolist(), draw.integers(0, 360, count).tolist()
+    first, size = int(DAY.start.timestamp() * 1000), 0
+    for n, (temp, wind) in enumerate(zip(temps, winds, strict=True)):
+        row = {
+            "id": n, "origin": ("EWR", "JFK", "LGA")[n % 3], "carrier": f"C{n % 20}", "wind": wind, "temp": temp,
+            "visib": 10.0, "gust": None if n % 5 else temp / 2, "ok": n % 7 > 0,
+        }  # fmt: skip
+        value = json.dumps(row).encode() if n % 1000 else b'{"id": "none"}'
+        size += len(value)
+        producer.produce(TOPIC, value, timestamp=first + n % 80_000_000)
+        if n % 50_000 == 0:
+            producer.poll(0)
+    assert producer.flush(120) == 0
+    return size // count
+
+
+def consumed(address: str, count: int, take: Callable[[list[Any]], None], **settings: Any) -> None:
+    """Consume all messages by 10,000 with confluent-kafka; `take` gets each batch."""
+    plain = {"bootstrap.servers": address, "group.id": "bench", "enable.auto.commit": False}
+    consumer = Consumer({**plain, **settings})
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    got = 0
+    while got < count:
+        batch = consumer.consume(min(10_000, count - got), 5.0)
+        got += len(batch)
+        take(batch)
+    consumer.close()
+
+
+def by_hand(address: str, count: int, folder: Path, schema: Any) -> None:
+    """Write a Parquet file as a user would: json.loads of each value, and what is not as expected put aside."""
+    aside: list[bytes] = []
+    with pq.ParquetWriter(folder / "hand.parquet", schema, compression="zstd") as out:
+
+        def take(batch: list[Any]) -> None:
+            rows = []
+            for message in batch:
+                row = json.loads(message.value())
+                if isinstance(row["id"], int):
+                    rows.append(row)
+                else:
+                    aside.append(message.value())
+            out.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+        consumed(address, count, take, **TUNED)
+    assert len(aside) == -(-count // 1000)
+
+
+def by_kafka_python(address: str, count: int) -> None:
+    """Run kafka-python's usual loop over the first messages."""
+    from kafka import KafkaConsumer
+    from kafka import TopicPartition as Partition
+
+    consumer = KafkaConsumer(bootstrap_servers=address)
+    consumer.assign([Partition(TOPIC, 0)])
+    consumer.seek_to_beginning()
+    rows = []
+    for message in consumer:
+        rows.append(json.loads(message.value))
+        if len(rows) == count:
+            break
+    consumer.close()
+
+
+def ours(address: str, folder: Path, contract: Any, count: int) -> None:
+    """Publish the window as a slice in a new lake."""
+    with tempfile.TemporaryDirectory(dir=folder) as lake:
+        found = kafka.read(
+            delivery="d", source="s", spec=KafkaSource(connection="c", topic=TOPIC), contract=contract, window=DAY,
+            bootstrap=address, lake=Lake(f"file://{lake}"),
+        )  # fmt: skip
+    assert found.rows == count
+
+
+OWN, RAW, LOOP, HAND = "Tidegate: a published slice", "confluent-kafka, raw", "kafka-python, its loop", "by hand"
+FAST = "confluent-kafka, raw, tuned"
+TUNED = {"fetch.queue.backoff.ms": 10}
+GOALS: dict[str, tuple[str, float | None]] = {
+    RAW: ("P2a", 0.7), FAST: ("P2a2", 0.7), LOOP: ("P2b", 8.0), HAND: ("P2c", None),
+}  # fmt: skip
+
+
+def measure(count: int, times: int) -> dict[str, Any]:
+    """Return name -> messages a second and CPU seconds per million messages of this process, best of `times`."""
+    found: dict[str, tuple[float, float]] = {}
+    few = max(count // 10, 20_000)
+    with running() as address, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "bench.yaml").write_text(TEXT, encoding="utf-8")
+        contract = read_contract(folder / "bench.yaml")
+        size = fill(address, count)
+        from tidegate.contract.arrow import raw_schema
+
+        calls: dict[str, tuple[int, Callable[[], None]]] = {
+            RAW: (count, lambda: consumed(address, count, lambda _: None)),
+            FAST: (count, lambda: consumed(address, count, lambda _: None, **TUNED)),
+            OWN: (count, lambda: ours(address, folder, contract, count)),
+            HAND: (few, lambda: by_hand(address, few, folder, raw_schema(contract))),
+            LOOP: (few, lambda: by_kafka_python(address, few)),
+        }
+        load = os.getloadavg()[0]
+        for turn in range(times):
+            for label, (messages, call) in calls.items():
+                if turn and label in (LOOP, HAND) and turn % 2:
+                    continue
+                began, busy = time.perf_counter(), time.process_time()
+                call()
+                rate = messages / (time.perf_counter() - began)
+                used = (time.process_time() - busy) / messages * 1e6
+                before = found.get(label, (0.0, np.inf))
+                found[label] = (max(rate, before[0]), min(used, before[1]))
+    return {"messages": count, "bytes": size, "load": load, "found": found}
+
+
+def figures(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the ratios as figures: messages a second of ours over a peer's."""
+    own = measured["found"][OWN][0]
+    listed = []
+    for peer, (key, goal) in GOALS.items():
+        theirs = measured["found"][peer][0]
+        listed.append(
+            {
+                "cpu_ratio": round(measured["found"][peer][1] / measured["found"][OWN][1], 2),
+                "id": key, "what": "messages to a decoded slice", "value": round(own), "unit": "messages/s",
+                "peer": peer, "peer_value": round(theirs), "ratio": round(own / theirs, 2), "goal": goal,
+                "met": None if goal is None else own / theirs >= goal,
+            }
+        )  # fmt: skip
+    return listed
+
+
+def plot(measured: dict[str, Any]) -> str:
+    """Draw messages a second of each; return the file's path."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    axis = figure.subplots()
+    names = list(measured["found"])
+    rates = [measured["found"][name][0] for name in names]
+    axis.barh(names, rates, color=["#2a6f97" if name == OWN else "#b0b0b0" for name in names])
+    axis.bar_label(axis.containers[0], labels=[f"{rate / 1e3:.0f}k" for rate in rates], padding=3)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"messages a second, {measured['bytes']} bytes each, one partition")
+    axis.spines[["top", "right"]].set_visible(False)
+    folder = project_root() / "var" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "kafka.png", dpi=110)
+    return str(folder / "kafka.png")
+
+
+def main() -> None:
+    """Measure, print, plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="300,000 messages and fewer runs: within a minute")
+    asked = parser.parse_args()
+    measured = measure(300_000 if asked.quick else 2_000_000, 3 if asked.quick else 5)
+    title = f"{measured['messages']:,} messages of {measured['bytes']} bytes, load {measured['load']:.1f}"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "messages/s", "CPU s per million", "Tidegate against it"):
+        table.add_column(name, justify="right" if name else "left")
+    own = measured["found"][OWN][0]
+    for name, (rate, used) in measured["found"].items():
+        table.add_row(name, f"{rate:,.0f}", f"{used:.2f}", "" if name == OWN else f"{own / rate:.2f}x")
+    console = Console(width=120)
+    console.print(table)
+    console.print(f"plot: {plot(measured)}", highlight=False, soft_wrap=True)
+    print(json.dumps({"benchmark": "kafka", "quick": asked.quick, "figures": figures(measured)}))
+
+
+if __name__ == "__main__":
+    main()
