@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := .venv/bin
 
-.PHONY: help demo test nightly faults faults-sample unit check up status down envs lock clean prerequisites
+.PHONY: help demo test nightly faults faults-sample unit check up status down envs env-peers lock clean prerequisites
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,8 +50,10 @@ down: .venv/.ready ## stop the stack; no data is lost
 
 envs: prerequisites .venv/.ready .envs/train/requirements.txt .envs/serve/requirements.txt .envs/contract/requirements.txt .envs/validate/requirements.txt ## make the locked environments that run the stack
 
+env-peers: .envs/peers/requirements.txt ## make the environment of what benchmarks measure beside us and the control plane lacks
+
 lock: $(UV) ## resolve the locks anew from the .in files
-	@for each in requirements docker/train/requirements docker/serve/requirements docker/validate/requirements docker/contract/requirements requirements-dev; do \
+	@for each in requirements docker/train/requirements docker/serve/requirements docker/validate/requirements docker/contract/requirements benchmarks/peers requirements-dev; do \
 	  $(UV) pip compile -q --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	    --python-platform x86_64-manylinux_2_35 $$each.in -o $$each.txt || exit 1; echo "locked $$each.txt"; done
 
@@ -84,6 +86,9 @@ endef
 
 .venv/.ready: requirements.txt requirements-dev.txt pyproject.toml | $(UV)
 	$(call install,.venv,requirements.txt requirements-dev.txt,--compile-bytecode)
+
+.envs/peers/requirements.txt: benchmarks/peers.txt pyproject.toml | $(UV)
+	$(call install,.envs/peers,benchmarks/peers.txt)
 
 .envs/%/requirements.txt: docker/%/requirements.txt pyproject.toml | $(UV)
 	$(call install,.envs/$*,docker/$*/requirements.txt)

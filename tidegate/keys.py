@@ -50,6 +50,11 @@ def report(delivery: str, window: Window) -> str:
     return f"reports/{delivery}/{window.id}"
 
 
+def bounds(delivery: str, source: str, window: Window | None = None) -> str:
+    """Return the key of a window's bounds in a table read by key, bounds/<delivery>/<source>/<window>, or of all."""
+    return f"bounds/{delivery}/{source}" + (f"/{window.id}" if window else "")
+
+
 def dataset(delivery: str, window: Window) -> str:
     """Return the key of a training table: datasets/<delivery>/<window>."""
     return f"datasets/{delivery}/{window.id}"
