@@ -126,8 +126,14 @@ def source_of(delivery: Delivery, source: str, window: Window) -> tuple[Target, 
         return target, postgres.reading(spec=spec.postgres, dsn=clients.postgres_dsn(conn), **common)
     if spec.kafka:
         conn = clients.connection(spec.kafka.connection)
-        bootstrap, registry = clients.kafka_bootstrap(conn), clients.schema_registry(spec.kafka.registry)
-        return target, kafka.reading(spec=spec.kafka, bootstrap=bootstrap, registry=registry, **common)
+        registry = clients.schema_registry(spec.kafka.registry)
+        return target, kafka.reading(
+            spec=spec.kafka,
+            bootstrap=clients.kafka_bootstrap(conn),
+            secure=clients.kafka_security(conn),
+            registry=registry,
+            **common,
+        )
     assert spec.hdfs is not None  # noqa: S101 - Source allows exactly one place
     conn = clients.connection(spec.hdfs.connection)
     return target, hdfs.reading(spec=spec.hdfs, host=conn.host, port=conn.port, **common)

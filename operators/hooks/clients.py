@@ -46,6 +46,13 @@ def kafka_bootstrap(conn: Any) -> str:
     return str(conn.extra_dejson["bootstrap.servers"])
 
 
+def kafka_security(conn: Any) -> dict[str, Any]:
+    """Return a Kafka connection's settings of security, as librdkafka names them, with secrets: never log them."""
+    return {
+        name: value for name, value in conn.extra_dejson.items() if name.split(".")[0] in ("security", "sasl", "ssl")
+    }
+
+
 def schema_registry(conn_id: str | None) -> SchemaRegistry | None:
     """Return the client of a schema registry by the name of its HTTP connection, where there is one."""
     if conn_id is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from decimal import Context, Decimal
 from types import MappingProxyType
@@ -44,6 +45,9 @@ _REFUSALS = 50  # one message of so many may be refused by the reader; beyond, a
 _DEEPEST = 64  # brackets opened in a message: beyond some hundreds Python's reader may refuse
 _LONGEST_NUMBER = 4300  # digits: more are refused by Python's reader
 _SUSPECTS = (b"NaN", b"Inf", b"\\ud", b"\\uD")  # no numbers, and half a surrogate pair or a whole one
+_ROW = re.compile(r"in row (\d+)$")
+_CHANGED = re.compile(r"Column\(/([\w/]+)\) changed from \w+ to (string|number|boolean|array|object) in row")
+_BEGINS = {"string": rb'"', "number": rb"[-\d]", "boolean": rb"[tf]", "array": rb"\[", "object": rb"\{"}
 _BRACES = np.frombuffer(b"{}", np.uint8)
 _OPENS = np.frombuffer(b"{[", np.uint8)
 _END = np.frombuffer(b"\n", np.uint8)
@@ -95,7 +99,7 @@ def _fast(values: Sequence[bytes | None], positions: Any, contract: Contract, do
     sure = np.flatnonzero(~doubts)
     if not len(sure):
         return None
-    parsed = _Reader(contract, whole, text if len(sure) == len(whole) else None, doubts).parse(sure)
+    parsed = _Reader(contract, whole, text, starts, doubts).parse(sure)
     if parsed is None:
         return None
     rows = np.flatnonzero(~doubts)
@@ -151,9 +155,9 @@ def _is_utf8(text: bytes) -> bool:
 class _Reader:
     """Arrow's reader over a batch; messages that it refuses are found and marked as doubtful."""
 
-    def __init__(self, contract: Contract, whole: list[bytes], text: bytes | None, doubts: Doubts):
+    def __init__(self, contract: Contract, whole: list[bytes], text: bytes, starts: Rows, doubts: Doubts):
         self._schema = pa.schema([pa.field(c.name, _asked(c)) for c in contract.columns])
-        self._whole, self._text, self._doubts = whole, text, doubts
+        self._whole, self._text, self._starts, self._doubts = whole, text, starts, doubts
         self._left = max(8, len(whole) // _REFUSALS)
         self._much = self._left - 4  # so many refusals are cheapest one by one
 
@@ -168,26 +172,44 @@ class _Reader:
             if self._left <= 0:
                 self._doubts[part] = True
                 continue
-            found, refused = self._read(part)
+            found, said = self._read(part)
             if found is not None:
                 parts.append(found)
                 continue
             self._left -= 1
             if len(part) <= _FEW:
                 self._doubts[part] = True
-            elif len(part) > _MANY and (refused is None or self._left < self._much):
-                waiting += [part[at : at + _MANY] for at in range(0, len(part), _MANY)][::-1]
-            elif refused is None:
-                waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
             else:
-                self._doubts[part[refused]] = True
-                waiting += [part[refused + 1 :], part[:refused]] if len(part) > _MANY else [np.delete(part, refused)]
+                waiting += self._rest(part, said)[::-1]
         return pa.concat_tables(parts, promote_options="none") if parts else None
 
-    def _read(self, rows: Rows) -> tuple[Any, int | None]:
-        """Return a table, or None and the number of the row that is refused where the reader says so."""
-        text = self._text if self._text is not None and len(rows) == len(self._whole) else None
-        if text is None:
+    def _rest(self, part: Rows, said: str) -> list[Rows]:
+        """Return what is left to be read of a part that was refused, in runs; mark what is known to be refused."""
+        row = _ROW.search(said)
+        if row and int(row[1]) < len(part):
+            self._doubts[part[int(row[1])]] = True
+            marked = self._alike(said)
+            if marked or len(part) <= _MANY:
+                return [part[~self._doubts[part]]]
+            if self._left >= self._much:
+                return [part[: int(row[1])], part[int(row[1]) + 1 :]]
+        size = _MANY if len(part) > _MANY else len(part) // 2 + 1
+        return [part[at : at + size] for at in range(0, len(part), size)]
+
+    def _alike(self, said: str) -> bool:
+        """Mark all messages that have a value of the refused sort behind the same name; return whether there are."""
+        kind = _CHANGED.search(said)
+        if kind is None:
+            return False
+        name = json.dumps(kind[1].rpartition("/")[2], ensure_ascii=False).encode()
+        at = [match.start() for match in re.finditer(re.escape(name) + rb"\s*:\s*" + _BEGINS[kind[2]], self._text)]
+        self._doubts[np.searchsorted(self._starts, np.array(at, np.int64), side="right") - 1] = True
+        return len(at) > 1
+
+    def _read(self, rows: Rows) -> tuple[Any, str]:
+        """Return a table, or None and why the reader refuses them."""
+        text = self._text
+        if len(rows) < len(self._whole):
             text = b"\n".join([self._whole[row] for row in rows.tolist()])
         try:
             found = _read_json(
@@ -196,12 +218,10 @@ class _Reader:
                 parse_options=pa.json.ParseOptions(explicit_schema=self._schema, unexpected_field_behavior="infer"),
             )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            said = re.search(r"in row (\d+)$", str(error))
-            row = int(said[1]) if said else len(rows)
-            return None, row if row < len(rows) else None
+            return None, str(error)
         if found.num_rows != len(rows):
-            return None, None
-        return found.select(self._schema.names), None
+            return None, ""
+        return found.select(self._schema.names), ""
 
 
 def _asked(column: Column) -> Any:

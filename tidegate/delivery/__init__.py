@@ -40,6 +40,7 @@ __all__ = [
     "KafkaSource",
     "KafkaTopic",
     "LabelsLimit",
+    "LeakageSpec",
     "Limits",
     "NonInferior",
     "OptimiseSpec",
@@ -162,6 +163,15 @@ class Source(Spec):
         return "postgres" if self.postgres else "kafka" if self.kafka else "hdfs"
 
 
+class LeakageSpec(Spec):
+    """When a single feature tells the label so well that it must be made of it."""
+
+    auc: float = Field(default=0.99, gt=0.5, le=1, description="a feature that alone has this AUC is refused")
+    allow: list[str] = Field(
+        default_factory=list, description="features that may, or that may be made of the label's columns: known in time"
+    )
+
+
 class DatasetSpec(Spec):
     """How the training table is made from validated slices."""
 
@@ -170,6 +180,20 @@ class DatasetSpec(Spec):
     event_time: str = Field(default="event_time", description="column of the SELECT by which rows are held out")
     test: str = Field(default="last 1 month", pattern=r"^last \d+ (hour|day|week|month)s?$")
     at_least: int = Field(default=1000, ge=1, description="fewer training rows are refused")
+    leakage: LeakageSpec = LeakageSpec()
+    label_from: list[str] = Field(
+        default_factory=list, description="sources that bring the label and nothing else: their rows may come later"
+    )
+    cuts: int = Field(default=3, ge=1, le=20, description="instants at which no feature may see what comes later")
+    memory: str = Field(
+        default="1GB", pattern=r"^\d+(MB|GB)$", description="for the SELECT; what needs more spills to disk"
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="more are faster, but sums of floats in the SELECT may then differ in a last digit",
+    )
 
     @property
     def test_length(self) -> str:
@@ -295,6 +319,14 @@ class Delivery(Spec):
                 "TensorFlow Serving keeps no sample of what it answers, so serve.sample and rollout.quality have "
                 "nothing to go by Remedy: leave both out, or set serve.server to triton and optimise.target to onnx"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _label_has_a_source(self) -> Self:
+        for name in self.dataset.label_from:
+            if name not in self.sources:
+                have = ", ".join(self.sources)
+                raise ValueError(f"dataset.label_from names {name!r}, no source Remedy: name one of: {have}")
         return self
 
     @model_validator(mode="after")

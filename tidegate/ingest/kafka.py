@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import DataError, Unavailable
@@ -19,7 +20,7 @@ from tidegate.ingest.slices import publish
 from tidegate.keys import window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tidegate.contract import Contract
     from tidegate.delivery import KafkaSource
@@ -41,14 +42,16 @@ def read(
     bootstrap: str,
     lake: Lake,
     refresh: bool = False,
+    secure: Mapping[str, Any] = MappingProxyType({}),
     registry: Registry | None = None,
     timeout: float = TIMEOUT,
 ) -> Slice:
     """Publish the topic's messages whose offsets lie in the window, by partition and offset.
 
     The source's position is {partition: [first offset, end offset)}; a row's is `topic/partition/offset`. What cannot
-    be decoded to the contract's types is kept as bytes with the reason, for quarantine. `registry` has the schemas of
-    Avro; `timeout` is how long the brokers may be silent, seconds.
+    be decoded to the contract's types is kept as bytes with the reason, for quarantine. `secure` are librdkafka's
+    settings of a secured connection, `registry` has the schemas of Avro; `timeout` is how long the brokers may be
+    silent, seconds.
 
     Raises:
         Unavailable: no broker or registry answers, the read stands still for `timeout`, the window is not over, or a
@@ -63,6 +66,7 @@ def read(
         window=window,
         bootstrap=bootstrap,
         lake=lake,
+        secure=secure,
         registry=registry,
         timeout=timeout,
     )
@@ -80,12 +84,13 @@ def reading(
     window: Window,
     bootstrap: str,
     lake: Lake,
+    secure: Mapping[str, Any] = MappingProxyType({}),
     registry: Registry | None = None,
     timeout: float = TIMEOUT,
 ) -> KafkaReading:
     """Return how the window is read; see `read`."""
     held = Offsets(lake, delivery, source)
-    return KafkaReading(spec, contract, window, Broker(bootstrap, timeout), held, registry)
+    return KafkaReading(spec, contract, window, Broker(bootstrap, timeout, secure), held, registry)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class KafkaReading:
         topic = self.broker.topic(self.spec.topic)
         known = self.held.of(self.window)
         if known is not None and self._is_of(known, topic):
-            return known
+            return {**known, "format": self.spec.format}
         self._over()
         before, after = self._neighbours(topic)
         begun = {number: end for number, (_, end) in before.ranges.items()} if before else {}
@@ -146,11 +151,10 @@ class KafkaReading:
             "kind": "kafka",
             "topic": topic.name,
             "topic_id": topic.id,
-            "format": self.spec.format,
             "partitions": {str(number): list(each) for number, each in ranges.items()},
         }
         self.held.keep(self.window, position)
-        return position
+        return {**position, "format": self.spec.format}
 
     def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
         """Return runs of offsets of one partition each, by partition and offset."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -69,10 +69,14 @@ class Topic(NamedTuple):
 
 @dataclass(frozen=True)
 class Broker:
-    """Kafka at its bootstrap servers; `timeout` is how long the brokers may be silent, seconds."""
+    """Kafka at its bootstrap servers; `timeout` is how long the brokers may be silent, seconds.
+
+    `secure` are librdkafka's settings of the connection: security.protocol, sasl.*, ssl.*.
+    """
 
     bootstrap: str
     timeout: float = TIMEOUT
+    secure: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def topic(self, name: str) -> Topic:
         """Return a topic.
@@ -241,8 +245,8 @@ class Broker:
 
     @contextmanager
     def _consumer(self, start: TopicPartition, isolation: str) -> Iterator[Consumer]:
-        where = {"bootstrap.servers": self.bootstrap, "isolation.level": isolation}
-        consumer = Consumer({**_CLIENT, **_CONSUMER, **where}, logger=log)
+        settings = {**self._client, **_CONSUMER, "isolation.level": isolation}
+        consumer = Consumer(settings, logger=log)
         try:
             consumer.assign([start])
             yield consumer
@@ -264,7 +268,11 @@ class Broker:
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap, **_CLIENT}, logger=log)
+        return AdminClient(self._client, logger=log)
+
+    @property
+    def _client(self) -> dict[str, Any]:
+        return {**_CLIENT, **self.secure, "bootstrap.servers": self.bootstrap}
 
     def _probe(self) -> None:
         if "," not in self.bootstrap:

@@ -172,7 +172,7 @@ class Batch:
         positions = sliced.places(place, np.array(self._offsets, np.int64))
         rows = decoder.decode(self.values, positions, self.long)
         kinds, moments = zip(*self._stamps, strict=True) if self._stamps else ((), ())
-        stamps = np.array(moments, np.int64)
+        stamps = np.fromiter(moments, np.int64, len(moments))
         known = np.ones(len(kinds), dtype=bool)
         if not _CLOCKS.keys() >= set(kinds):
             known = np.array([kind in _CLOCKS for kind in kinds])

@@ -22,8 +22,9 @@ _YOUNG = 60.0  # seconds that a folder may be without a lock: its maker is about
 @contextmanager
 def draft_folder() -> Iterator[Path]:
     """Give an empty folder on the local disk ($TMPDIR), gone afterwards; remove what dead processes left there."""
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as made, (Path(made) / _LOCK).open("w") as lock:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as made, (Path(made) / f"{_LOCK}.new").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(lock.name, Path(made) / _LOCK)  # nobody ever sees it without its lock held
         _remove_abandoned(Path(made))
         files = Path(made) / "files"
         files.mkdir()

@@ -139,6 +139,19 @@ def test_a_bad_message_takes_no_other_one_off_the_fast_path(bad: bytes, monkeypa
     assert len(slow) <= 2 * batch._FEW
 
 
+def test_messages_that_are_bad_alike_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[bytes | None] = [b'{"int8": 1, "string": "a"}'] * 5000
+    for row in range(0, 5000, 40):
+        values[row] = b'{"string": "b", "int8" : "5"}'
+    expected = alone(values, RULES)
+    reads = []
+    read_json = batch._read_json
+    monkeypatch.setattr(batch, "_read_json", lambda *a, **k: (reads.append(1), read_json(*a, **k))[1])
+
+    assert together(values, RULES).equals(expected)
+    assert len(reads) == 2
+
+
 def test_where_all_are_bad_each_is_asked_about_once() -> None:
     agree([b'{"int8": "1"}'] * 3000)
     agree([b'{"int8": 1.5}'] * 3000)
