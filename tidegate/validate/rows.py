@@ -62,7 +62,7 @@ def validate_slice(slice: Slice, contract: Contract, lake: Lake) -> ValidatedSli
 
 def _split(slice: Slice, contract: Contract, lake: Lake, draft: Draft) -> stream.Outcome:
     """Write a slice's clean and its quarantined rows into a draft, and their numbers into its fields."""
-    windowed = slice.position.get("kind") != "hdfs"  # reference data are read whole for every window
+    windowed = slice.position.get("windowed", slice.position.get("kind") != "hdfs")  # slices of old do not say it
     with ExitStack() as open_files:
         clean, bad = (
             open_files.enter_context(ParquetSink(draft.file(name), schema))
