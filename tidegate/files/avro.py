@@ -67,8 +67,7 @@ def _records(file: Input, progress: Callable[[int], None], contract: Contract | 
     stream = Exact(chunks(file, None, progress))
     try:
         text, codec, sync = _header(stream, file)
-        schema = _schema(text, file, contract)
-        plain = parsed(json.dumps(_plain(json.loads(text))))
+        schema, plain = _schemas(text, file, contract)
         for at, count, data in _blocks(stream, codec, sync, file):
             block = io.BytesIO(data)
             for _ in range(count):
@@ -202,24 +201,26 @@ _CODECS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def _schema(text: str, file: Input, contract: Contract | None) -> Any:
+def _schemas(text: str, file: Input, contract: Contract | None) -> tuple[Any, Any]:
+    """Return the writer's schema, and the one by which every record can be passed over."""
     try:
         schema = json.loads(text)
-        found = parsed(text)
-    except (ValueError, RecursionError) as error:
+        found, plain = parsed(text), parsed(json.dumps(_plain(schema)))
+        if schema["type"] not in ("record", "error"):
+            raise ValueError("it is of no records")
+        have = [str(field["name"]) for field in schema["fields"]]
+        is_countable = not _is_empty(schema) and not any(_is_empty(items) for items in _items(schema))
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError) as error:
         raise _damaged(file, f"its schema is none: {error}") from error
-    if not isinstance(schema, dict) or schema.get("type") not in ("record", "error"):
-        raise DataError(f"{file} holds no records but {str(schema)[:80]}; write one record a row")
-    have = [str(field.get("name")) for field in schema["fields"]]
     missing = [name for name in contract.names if name not in have] if contract else []
     if contract and missing:
         raise DataError(
             f"{file} has no column {', '.join(missing)}, but {', '.join(have)}; write the file with it, or take it "
             f"out of {contract.path}"
         )
-    if _is_empty(schema) or any(_is_empty(items) for items in _items(schema)):
+    if not is_countable:
         raise DataError(f"{file}: its schema has records or lists of nothing, of which no bytes tell the number")
-    return found
+    return found, plain
 
 
 def _items(schema: Any) -> Iterator[Any]:

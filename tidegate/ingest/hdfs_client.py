@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import httpx
+
 from tidegate.errors import Conflict, DataError, Unavailable
 from tidegate.files.streams import CHUNK
 from tidegate.ingest.ahead import Ahead
@@ -46,6 +48,7 @@ class Hdfs:
         self.address, self.timeout = f"{host}:{port}", timeout
         self.webhdfs = webhdfs.rstrip("/") if webhdfs else None
         probe("HDFS", host, port, min(timeout, 5.0))
+        self._http = httpx.Client(timeout=timeout, follow_redirects=True)
         self._client: Any = self.call(lambda: _client(f"hdfs://{self.address}"))
 
     def call(self, ask: Callable[[], T], path: str = "/") -> T:
@@ -118,13 +121,9 @@ class Hdfs:
         return {"algorithm": str(found["algorithm"]), "value": str(found["bytes"])}
 
     def _ask_webhdfs(self, path: str, operation: str) -> Any:
-        import httpx
-
         url = f"{self.webhdfs}/webhdfs/v1{path}"
         try:
-            answer = httpx.get(
-                url, params={"op": operation, "user.name": _user()}, timeout=self.timeout, follow_redirects=True
-            )
+            answer = self._http.get(url, params={"op": operation, "user.name": _user()})
             found = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise Unavailable(

@@ -153,7 +153,7 @@ BLOCK = len(avro_file([]))
         (container(SCHEMA, "deflate", (1, b"\xff\xff")), "cannot be unpacked by deflate"),
         (container(SCHEMA, "lzo1", (1, b"")), "codec 'lzo1' is not known here; write it with one of bzip2, deflate"),
         (avro_file([], schema={**SCHEMA, "fields": FIELDS[1:]}), "has no column name, but n, x"),
-        (avro_file([], schema={"type": "array", "items": "long"}), "holds no records"),
+        (avro_file([], schema={"type": "array", "items": "long"}), "its schema is none: it is of no records"),
         (avro_file([], schema={**SCHEMA, "fields": [*FIELDS, NOTHINGS]}), "lists of nothing"),
         (WHOLE.replace(b'"type": "record"', b'"type": "recorD"'), "its schema is none"),
     ],
