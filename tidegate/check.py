@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from tidegate.contract import published
+from tidegate.contract import contracts_folder, published
 from tidegate.contract.arrow import clean_schema
-from tidegate.contract.odcs import contracts_folder, read_contract
-from tidegate.dataset import chosen_encodings, select
+from tidegate.contract.odcs import read_contract
+from tidegate.dataset import checked, chosen_encodings
 from tidegate.delivery import deliveries_folder, project_root, read_delivery
 from tidegate.errors import SpecError
 from tidegate.yamlfile import Problem, SpecProblems, YamlFile
@@ -79,7 +79,7 @@ def _contract(file: YamlFile, name: str, source: Source, folder: Path) -> Contra
 
 def _fits(file: YamlFile, name: str, source: Source, contract: Contract) -> list[Problem]:
     clock = contract.event_time
-    if source.postgres:
+    if source.postgres and source.postgres.time:
         at = ("sources", name, "postgres", "time")
         if contract.column(source.postgres.time) is None:
             remedy = f"name one of its columns: {', '.join(contract.names)}"
@@ -124,8 +124,8 @@ def _model(file: YamlFile, delivery: Delivery, folder: Path) -> list[Problem]:
 def _dataset(file: YamlFile, delivery: Delivery, folder: Path, contracts: dict[str, Contract]) -> list[Problem]:
     empty = {name: clean_schema(contract).empty_table() for name, contract in contracts.items()}
     try:
-        table = select(empty, folder / delivery.dataset.sql, delivery.dataset)
-        chosen_encodings(table.schema, delivery.dataset, contracts)
+        schema = checked(empty, folder / delivery.dataset.sql, delivery.dataset)
+        chosen_encodings(schema, delivery.dataset, contracts)
     except SpecProblems as error:
         return list(error.problems)
     except SpecError as error:

@@ -105,7 +105,7 @@ class Feature(Handoff):
 
 
 class Dataset(Handoff):
-    """The training table of one delivery and window: train.parquet, test.parquet, encodings.json."""
+    """The training table of one delivery and window: train.parquet, test.parquet, encodings.json, statistics.json."""
 
     delivery: str
     window: Window

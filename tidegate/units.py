@@ -19,6 +19,7 @@ _SECONDS = {
     "week": 604800.0,
 }
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|days?|d|weeks?)\s*$")
+_INSTANT = re.compile(r"^\d{4}-\d\d-\d\d([T ].*)?$")
 _WINDOW = re.compile(r"^\s*(\d+)\s*(hour|day|week|month)s?\s*$")
 _SHARE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 _RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*s\s*$")
@@ -94,6 +95,13 @@ def cron_of(length: str) -> str:
     if length not in forms:
         raise ValueError(f"window {length!r} cannot be scheduled Remedy: use one of {', '.join(forms)}")
     return forms[length]
+
+
+def _instant(value: object) -> datetime:
+    return utc(str(value))
+
+
+Instant = Annotated[datetime, BeforeValidator(_instant), _schema(_INSTANT, "2013-01-01")]
 
 
 def utc(text: str) -> datetime:

@@ -51,7 +51,8 @@ def read(dsn: str, folder: Path, connections: int) -> Slice:
 def intervals(dsn: str, connections: int = 3) -> list[Any]:
     spec = PostgresSource(connection="c", table="many", time="t", connections=connections)
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
-        return list(postgres_parts.parts(cursor, spec, DAY))
+        found = postgres_parts.parts(cursor, spec, postgres_parts.whole(spec, DAY, {}))
+    return [(each.low, each.high) for each in found]
 
 
 def test_parts_read_side_by_side_give_the_bytes_of_a_reading_by_one(

@@ -28,7 +28,7 @@ from tidegate.delivery.rollout import (
 from tidegate.delivery.spec import KafkaTopic, Spec
 from tidegate.errors import SpecError
 from tidegate.handoff import Target
-from tidegate.units import Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.units import Instant, Rate, Seconds, Share, WindowLength, cron_of
 from tidegate.wire import Name as Protocol
 from tidegate.yamlfile import SpecProblems, YamlFile
 
@@ -41,6 +41,7 @@ __all__ = [
     "KafkaSource",
     "KafkaTopic",
     "LabelsLimit",
+    "LeakageSpec",
     "Limits",
     "NonInferior",
     "OptimiseSpec",
@@ -74,15 +75,39 @@ Name = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="lower case letters,
 
 
 class PostgresSource(Spec):
-    """A table read by an event-time window."""
+    """A table read by windows of an event time, or of a key that only grows."""
 
     connection: str
     table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
-    time: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="timestamptz column the window is about")
+    time: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="timestamptz column the window is about"
+    )
+    key: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="instead of time: a column of whole numbers that a sequence gives; a window takes those that are "
+        "new since the window before it",
+    )  # fmt: skip
+    since: Instant | None = Field(
+        default=None, description="with key: where the first window begins, which takes the table from its beginning"
+    )
+    after: int | None = Field(default=None, description="with key: the first window takes keys above this only")
     patience: Seconds = Field(
         default=600.0, description="how long a window waits for transactions that could still commit rows into it"
     )
     connections: int = Field(default=2, ge=1, le=16, description="how many read a large window side by side")
+
+    @model_validator(mode="after")
+    def _by_time_or_key(self) -> Self:
+        if (self.time is None) == (self.key is None):
+            raise ValueError("a table is read by exactly one of time, key Remedy: keep one of them")
+        if (self.key is None) != (self.since is None):
+            raise ValueError(
+                "key and since belong together Remedy: with a key, say where the first window begins, such as "
+                "since: 2013-01-01; with a time, leave since out"
+            )
+        if self.key is None and self.after is not None:
+            raise ValueError("after is a key Remedy: leave it out where the table is read by time")
+        return self
 
 
 class KafkaSource(Spec):
@@ -162,6 +187,15 @@ class Source(Spec):
         return self.hdfs is None or self.hdfs.is_windowed
 
 
+class LeakageSpec(Spec):
+    """When a single feature tells the label so well that it must be made of it."""
+
+    auc: float = Field(default=0.99, gt=0.5, le=1, description="a feature that alone has this AUC is refused")
+    allow: list[str] = Field(
+        default_factory=list, description="features that may, or that may be made of the label's columns: known in time"
+    )
+
+
 class DatasetSpec(Spec):
     """How the training table is made from validated slices."""
 
@@ -170,6 +204,20 @@ class DatasetSpec(Spec):
     event_time: str = Field(default="event_time", description="column of the SELECT by which rows are held out")
     test: str = Field(default="last 1 month", pattern=r"^last \d+ (hour|day|week|month)s?$")
     at_least: int = Field(default=1000, ge=1, description="fewer training rows are refused")
+    leakage: LeakageSpec = LeakageSpec()
+    label_from: list[str] = Field(
+        default_factory=list, description="sources that bring the label and nothing else: their rows may come later"
+    )
+    cuts: int = Field(default=3, ge=1, le=20, description="instants at which no feature may see what comes later")
+    memory: str = Field(
+        default="1GB", pattern=r"^\d+(MB|GB)$", description="for the SELECT; what needs more spills to disk"
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="more are faster, but sums of floats in the SELECT may then differ in a last digit",
+    )
 
     @property
     def test_length(self) -> str:
@@ -261,6 +309,18 @@ class RetrainSpec(Spec):
     """What asks for a new model."""
 
     kafka: KafkaTopic | None = None
+    on_drift: bool = Field(
+        default=False, description="ask for a new model where a contract's limit of drift or skew says retrain"
+    )
+
+    @model_validator(mode="after")
+    def _asked_somewhere(self) -> Self:
+        if self.on_drift and self.kafka is None:
+            raise ValueError(
+                "on_drift asks by a message, and retrain.kafka names no topic "
+                "Remedy: add kafka: {connection: events, topic: retrain}, or leave on_drift out"
+            )
+        return self
 
 
 class Delivery(Spec):
@@ -295,6 +355,14 @@ class Delivery(Spec):
                 "TensorFlow Serving keeps no sample of what it answers, so serve.sample and rollout.quality have "
                 "nothing to go by Remedy: leave both out, or set serve.server to triton and optimise.target to onnx"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _label_has_a_source(self) -> Self:
+        for name in self.dataset.label_from:
+            if name not in self.sources:
+                have = ", ".join(self.sources)
+                raise ValueError(f"dataset.label_from names {name!r}, no source Remedy: name one of: {have}")
         return self
 
     @model_validator(mode="after")

@@ -66,7 +66,11 @@ def blame(before: Any, after: Any, reason: str, errors: NDArray[np.object_]) -> 
     """Give `reason` to each row whose value was lost, unless it has one."""
     if before.null_count == after.null_count:
         return
-    lost = np.asarray(pc.and_(pc.is_valid(before), pc.is_null(after)))
+    blame_rows(np.asarray(pc.and_(pc.is_valid(before), pc.is_null(after))), reason, errors)
+
+
+def blame_rows(lost: NDArray[np.bool_], reason: str, errors: NDArray[np.object_]) -> None:
+    """Give `reason` to each row of the mask that has none yet."""
     errors[lost & _unset(errors)] = reason
 
 

@@ -10,6 +10,7 @@ today (`now()` is the time at which a transaction began).
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
   AND (a.pid IS NULL OR a.datid = (SELECT oid FROM pg_database WHERE datname = current_database()))
   AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
-  AND (a.backend_xid IS NOT NULL OR a.xact_start IS NULL OR a.xact_start < to_timestamp(%s))
+  AND (a.backend_xid IS NOT NULL OR a.xact_start IS NULL OR a.xact_start < to_timestamp(%s::float8))
 """
 _PREPARED = """
 SELECT gid, owner, extract(epoch FROM clock_timestamp() - prepared)::float8
@@ -61,11 +62,13 @@ def settle(
     patience: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    every: bool = False,
 ) -> dict[str, Any]:
     """Wait until the window is closed for good; return what the manifest says of it: seconds waited, holders awaited.
 
     `connection` is in autocommit mode: a transaction of ours would keep others waiting, and they us. `what` names the
-    table for errors; `patience` is the longest wait, seconds.
+    table for errors; `patience` is the longest wait, seconds. `every` waits also for transactions that began after the
+    window's end and have written nothing yet: they may hold a number of a sequence.
 
     Raises:
         Unavailable: the window has not ended, or a transaction stays open, for longer than `patience`.
@@ -74,8 +77,9 @@ def settle(
     begun, pause = clock(), _PAUSES[0]
     with connection.cursor() as cursor:
         _primary(cursor, what)
-        _ended(cursor, window, what, patience, sleep)
-        held, prepared = _open(cursor, window), _prepared(cursor)
+        ended(cursor, window, what, patience, sleep)
+        before = math.inf if every else window.end.timestamp() + _STAMPED
+        held, prepared = _open(cursor, before), _prepared(cursor)
         awaited = len(held) + len(prepared)
         while held or prepared:
             waited = clock() - begun
@@ -83,7 +87,7 @@ def settle(
                 raise _still_open(window, what, waited, patience, [*held.values(), *prepared.values()])
             sleep(min(pause, patience - waited))
             pause = min(2 * pause, _PAUSES[1])
-            now_open, now_prepared = _open(cursor, window), _prepared(cursor)  # in this order: see _prepared
+            now_open, now_prepared = _open(cursor, before), _prepared(cursor)  # in this order: see _prepared
             left = {key: now_open[key] for key in held if key in now_open}
             known = now_prepared if len(left) < len(held) else prepared
             held, prepared = left, {gid: now_prepared[gid] for gid in known if gid in now_prepared}
@@ -109,8 +113,12 @@ def _primary(cursor: Any, what: str) -> None:
         )
 
 
-def _ended(cursor: Any, window: Window, what: str, patience: float, sleep: Callable[[float], None]) -> None:
-    """Wait for the window's end by the server's clock."""
+def ended(cursor: Any, window: Window, what: str, patience: float, sleep: Callable[[float], None]) -> None:
+    """Wait for the window's end by the server's clock.
+
+    Raises:
+        Unavailable: it is further away than `patience`, seconds.
+    """
     while True:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
         remaining = window.end.timestamp() + _MARGIN - cursor.fetchone()[0]
@@ -124,8 +132,9 @@ def _ended(cursor: Any, window: Window, what: str, patience: float, sleep: Calla
         sleep(remaining)
 
 
-def _open(cursor: Any, window: Window) -> dict[str, Holder]:
-    cursor.execute(_OPEN, [window.end.timestamp() + _STAMPED])
+def _open(cursor: Any, before: float) -> dict[str, Holder]:
+    """Return the transactions that may write, by virtual id; of those that have not, who began `before`, seconds."""
+    cursor.execute(_OPEN, [before])
     return {
         virtual: Holder(
             f"pid {pid} ({role}, {application}, {state})", f"SELECT pg_terminate_backend({pid})", age

@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg2 import sql
 
-from tidegate.contract.arrow import raw_type
+from tidegate.contract.model import BITS
 from tidegate.errors import DataError
 
 if TYPE_CHECKING:
     from tidegate.contract import Column, Contract
 
+How = Literal["whole", "float", "decimal", "truth", "day", "clock", "instant", "bytes", "text", "cast", "json"]
 _NUMBERS = ("int2", "int4", "int8", "numeric", "float4", "float8")
-_DIRECT = (*_NUMBERS, "bool", "date", "time", "timestamp", "timestamptz")
+_TEXTS = ("text", "varchar", "bpchar", "name", "json")  # their binary form is their text
+_JSON = ("json", "jsonb")
 _EXACT = {"float32": ("int2", "float4"), "float64": ("int2", "int4", "float4", "float8")}
 """The table's numbers of which every value is one of the contract's floats."""
-_ORDERED = (*_DIRECT, "bytea", "uuid", "oid")  # two equal values have one text, -0 and trailing zeros aside
+_HOW: dict[tuple[str, str], How] = {
+    **{(raw, table): "whole" for raw in BITS for table in ("int2", "int4", "int8")},
+    **{(raw, table): "whole" for raw in ("float32", "float64") for table in ("int2", "int4")},
+    **{(raw, table): "float" for raw in ("float32", "float64") for table in ("float4", "float8")},
+    ("decimal", "numeric"): "decimal", ("bool", "bool"): "truth", ("date", "date"): "day", ("time", "time"): "clock",
+    ("timestamp", "timestamptz"): "instant", ("local_timestamp", "timestamp"): "instant",
+}  # fmt: skip
+_ORDERED = (*_NUMBERS, "bool", "date", "time", "timestamp", "timestamptz", "bytea", "uuid", "oid")
+"""Types of which two equal values have one text, -0 and trailing zeros aside."""
 _REMEDIES = {
     "numeric": "numeric(precision, scale)", "int8": "bigint", "int4": "integer or double", "float8": "double",
 }  # fmt: skip
@@ -28,7 +38,8 @@ WITH RECURSIVE bare AS (
   UNION ALL
     SELECT name, typbasetype FROM bare JOIN pg_type ON pg_type.oid = type WHERE typtype = 'd'
 )
-SELECT name, typname, typtype FROM bare JOIN pg_type ON pg_type.oid = type WHERE typtype <> 'd'
+SELECT name, CASE WHEN typnamespace = 'pg_catalog'::regnamespace THEN '' ELSE typnamespace::regnamespace || '.' END
+    || typname, typtype FROM bare JOIN pg_type ON pg_type.oid = type WHERE typtype <> 'd'
 """
 _UNIQUE = """
 SELECT EXISTS (
@@ -40,11 +51,17 @@ SELECT EXISTS (
     )
 )
 """
+_HAS_LONG = """
+SELECT relkind <> 'r' OR pg_relation_size(nullif(reltoastrelid, 0)) > 0 FROM pg_class WHERE oid = %s::regclass
+"""
+LONGEST = 16 << 20
+"""Bytes of the longest value that is read: the row of a longer one goes aside, with its begin."""
+_BEGIN = 1000  # characters or bytes
 EXACT_TEXTS = (
     "SET TIME ZONE 'UTC'; SET DATESTYLE = ISO; SET INTERVALSTYLE = postgres; SET EXTRA_FLOAT_DIGITS = 1; "
     "SET BYTEA_OUTPUT = hex; SET CLIENT_ENCODING = UTF8; SET XMLBINARY = base64"
 )
-"""Settings by which the server writes every value in full and in one way, whatever the role's own are."""
+"""Settings by which the server writes every text in full and in one way, whatever the role's own are."""
 BYTES_AS_STORED = """
 SELECT set_config('client_encoding', 'SQL_ASCII', false) WHERE current_setting('server_encoding') = 'SQL_ASCII'
 """
@@ -53,10 +70,9 @@ SELECT set_config('client_encoding', 'SQL_ASCII', false) WHERE current_setting('
 
 @dataclass(frozen=True)
 class Reading:
-    """One column of the contract: its type in the table, and what its text is turned into a value by.
+    """One column of the contract: its type in the table, and what its binary field is turned into a value by.
 
-    `direct` is what Arrow's CSV reader parses as strictly as we do; `text` is matched with the type's form first;
-    `hex` is a bytea; `json` a list or struct.
+    `cast` is a text that is matched with the type's form first; `json` a list or struct.
     """
 
     column: Column
@@ -64,28 +80,52 @@ class Reading:
     is_enum: bool
 
     @property
-    def how(self) -> Literal["direct", "text", "hex", "json"]:
-        """Return by what its texts become values."""
-        if self.column.raw in ("list", "struct"):
+    def how(self) -> How:
+        """Return by what its fields become values."""
+        raw = self.column.raw
+        if raw in ("list", "struct"):
             return "json"
-        if self.column.raw == "bytes" and self.table_type == "bytea":
-            return "hex"
-        return "direct" if self.column.raw in ("string", "bytes") or self.table_type in _DIRECT else "text"
-
-    @property
-    def arrow(self) -> Any:
-        """The Arrow type that the CSV reader parses it as."""
-        import pyarrow as pa
-
-        return raw_type(self.column) if self.how == "direct" else pa.string()
+        if raw in ("string", "bytes"):
+            return "text" if raw == "string" else "bytes"
+        return _HOW.get((raw, self.table_type), "cast")
 
     @property
     def selected(self) -> sql.Composable:
-        """What the query asks for."""
+        """What the query asks for: the column, or its text, as the server's own output is."""
         name = sql.Identifier(self.column.name)
-        if self.how == "json" and self.table_type not in ("json", "jsonb"):
+        if self.how == "json" and self.table_type not in _JSON:
             return sql.SQL("to_json({})").format(name)
-        return name
+        plain = self.table_type in _TEXTS or self.is_enum or self._is_bytea
+        if plain or self.how not in ("text", "bytes", "cast", "json"):
+            return name
+        # format() calls the type's output function, which a cast to text does not for all types (inet, boolean)
+        return sql.SQL("CASE WHEN {0} IS DISTINCT FROM NULL THEN format('%s', {0}) END").format(name)
+
+    @property
+    def may_be_long(self) -> bool:
+        """Whether a value may be of any length."""
+        return self.how in ("text", "bytes", "cast", "json") and not self.is_enum and self.table_type != "bpchar"
+
+    @property
+    def length(self) -> sql.Composable:
+        """How many bytes a value has; the server knows it of most without reading them."""
+        return sql.SQL("octet_length({})").format(self._plain)
+
+    @property
+    def shortened(self) -> sql.Composable:
+        """What the query asks for, but of a value that is too long its begin."""
+        begin = "substr({}, 1, {})" if self._is_bytea else "left({}, {})"
+        cut = sql.SQL(begin).format(self._plain, sql.Literal(_BEGIN))
+        condition = sql.SQL("{} > {}").format(self.length, sql.Literal(LONGEST))
+        return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(condition, cut, self._plain)
+
+    @property
+    def _plain(self) -> sql.Composable:
+        return self.selected if self._is_bytea else sql.SQL("({})::text").format(self.selected)
+
+    @property
+    def _is_bytea(self) -> bool:
+        return self.how == "bytes" and self.table_type == "bytea"
 
     @property
     def ordered(self) -> sql.Composable:
@@ -123,6 +163,23 @@ def readings(cursor: Any, table: str, contract: Contract) -> list[Reading]:
             )
         made.append(Reading(column, typname, typtype == "e"))
     return made
+
+
+def selection(cursor: Any, table: str, found: list[Reading]) -> list[sql.Composable]:
+    """Return what a query asks for: each column and, where values may be too long, the name of one that is, or NULL.
+
+    A table that keeps no value apart from its rows has none of that length.
+    """
+    cursor.execute(_HAS_LONG, [sql.Identifier(*table.split(".")).as_string(cursor)])
+    long = [each for each in found if each.may_be_long]
+    if not (long and cursor.fetchone()[0]):
+        return [each.selected for each in found]
+    cases = [
+        sql.SQL("WHEN {} > {} THEN {}").format(each.length, sql.Literal(LONGEST), sql.Literal(each.column.name))
+        for each in long
+    ]
+    named = sql.SQL("CASE {} END").format(sql.SQL(" ").join(cases))
+    return [*(each.shortened if each.may_be_long else each.selected for each in found), named]
 
 
 def order(cursor: Any, table: str, time: str, contract: Contract, found: list[Reading]) -> list[sql.Composable]:

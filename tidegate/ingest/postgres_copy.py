@@ -7,10 +7,12 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from tidegate.ingest.postgres_binary import HEADER, HEADER_REST, TRAILER
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-BLOCK = 4 << 20  # bytes of CSV that become one table
+BLOCK = 4 << 20  # bytes of rows that become one table
 _AHEAD = 3  # blocks of a query that wait to be read
 
 
@@ -21,6 +23,7 @@ class _Sink:
         self._blocks = blocks
         self._rows: list[bytes] = []
         self._size = 0
+        self._has_begun = False
         self.is_left = False
 
     def write(self, row: bytes) -> None:
@@ -32,9 +35,14 @@ class _Sink:
     def flush(self) -> None:
         if self.is_left:
             raise BrokenPipeError("the reader has gone")
-        if self._rows:
-            self._blocks.put(self._rows)
-        self._rows, self._size = [], 0
+        rows, self._rows, self._size = self._rows, [], 0
+        if rows and not self._has_begun:
+            self._has_begun = True
+            rows[:1] = [each for each in (rows[0].removeprefix(HEADER)[HEADER_REST:],) if each]
+        if rows and rows[-1] == TRAILER:
+            rows.pop()
+        if rows:
+            self._blocks.put(rows)
 
 
 class _Copy:

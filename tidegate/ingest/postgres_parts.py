@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from tidegate.delivery import PostgresSource
     from tidegate.handoff import Window
 
@@ -24,26 +23,60 @@ SELECT EXISTS (
 """
 
 
-def parts(cursor: Any, spec: PostgresSource, window: Window) -> list[tuple[datetime, datetime]]:
-    """Return intervals of event time that together are the window, in their order; one where a cut gains nothing.
+@dataclass(frozen=True)
+class Range:
+    """Rows by one column: from `low` on and before `high` (a time), or after `low` and up to `high` (a key).
 
-    Without an index on the time each part would be a scan of the whole table.
+    `low` is None for all up to `high`; `high` is None where there is no row.
     """
-    whole = [(window.start, window.end)]
+
+    column: str
+    low: Any
+    high: Any
+    is_key: bool
+
+    @property
+    def condition(self) -> sql.Composable:
+        """The rows as a condition of SQL."""
+        if self.high is None:
+            return sql.SQL("false")
+        above, below = (">", "<=") if self.is_key else (">=", "<")
+        bounds = [(above, self.low), (below, self.high)]
+        column = sql.Identifier(self.column)
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} " + sign + " {}").format(column, sql.Literal(bound))
+            for sign, bound in bounds
+            if bound is not None
+        )
+
+
+def whole(spec: PostgresSource, window: Window, position: dict[str, Any]) -> Range:
+    """Return the rows of a window whose position is frozen."""
+    if spec.key:
+        return Range(spec.key, position["after"], position["upto"], is_key=True)
+    return Range(str(spec.time), window.start, window.end, is_key=False)
+
+
+def parts(cursor: Any, spec: PostgresSource, rows: Range) -> list[Range]:
+    """Return ranges that together are the rows, in their order; one where a cut gains nothing.
+
+    Without an index on the column each part would be a scan of the whole table.
+    """
     table = sql.Identifier(*spec.table.split("."))
-    cursor.execute(_INDEXED, [table.as_string(cursor), spec.time])
-    if spec.connections == 1 or not cursor.fetchone()[0]:
-        return whole
-    cursor.execute(
-        sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {table} WHERE {time} >= %s AND {time} < %s").format(
-            table=table, time=sql.Identifier(spec.time)
-        ),
-        whole[0],
-    )
+    cursor.execute(_INDEXED, [table.as_string(cursor), rows.column])
+    if spec.connections == 1 or rows.high is None or not cursor.fetchone()[0]:
+        return [rows]
+    cursor.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}").format(table, rows.condition))
     estimated = cursor.fetchone()[0][0]["Plan"]["Plan Rows"]
     count = min(_MOST, int(estimated) // ROWS)
     if count < 2:
-        return whole
-    step = (window.end - window.start) / count
-    bounds = [*(window.start + step * number for number in range(count)), window.end]
-    return list(pairwise(bounds))
+        return [rows]
+    low = rows.low
+    if low is None:
+        cursor.execute(sql.SQL("SELECT min({}) FROM {}").format(sql.Identifier(rows.column), table))
+        low = cursor.fetchone()[0] - 1
+    if rows.is_key:
+        inner = [low + (rows.high - low) * number // count for number in range(1, count)]
+    else:
+        inner = [low + (rows.high - low) / count * number for number in range(1, count)]
+    return [replace(rows, low=begin, high=end) for begin, end in pairwise([rows.low, *inner, rows.high])]

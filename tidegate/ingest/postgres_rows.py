@@ -1,30 +1,30 @@
-"""Turns rows of COPY's CSV into tables of the slice schema; a value that its type cannot hold takes one row aside.
+"""Turns rows of COPY's binary format into tables of the slice schema; a value its type cannot hold takes one row aside.
 
-Arrow's CSV reader parses a block of rows at once and refuses it whole for one bad value. Then the block is read once
-more as texts, and each column is decoded by the forms of `tidegate.contract.texts`.
+The row is then kept as one JSON object with all its values, which a later contract may have a place for: numbers as
+numbers or, where JSON has none or few digits are sure, as texts; bytes in base64; instants in ISO 8601.
 """
 
 from __future__ import annotations
 
-import binascii
-import codecs
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.csv as pacsv
 
 from tidegate.contract.arrow import raw_type
 from tidegate.contract.decode import decode_nested
 from tidegate.contract.texts import raw_values
 from tidegate.files import sliced
+from tidegate.ingest import postgres_binary as binary
+from tidegate.ingest.postgres_columns import LONGEST
+from tidegate.ingest.postgres_texts import as_json, as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tidegate.contract import Column, Contract
+    from tidegate.ingest.postgres_binary import Fields
     from tidegate.ingest.postgres_columns import Reading
 
     Errors = NDArray[np.object_]
@@ -33,51 +33,60 @@ pc: Any = pyarrow.compute
 
 
 def table(rows: list[bytes], first: int, readings: list[Reading], contract: Contract) -> Any:
-    """Return rows, one line of CSV each, as a table of the slice schema; `first` is the number of the first of them.
+    """Return rows, each as COPY sends it, as a table of the slice schema; `first` is the number of the first of them.
 
-    What cannot be decoded has the reason `undecodable:<column>_is_no_<type>` and its line as bytes.
+    What cannot be decoded has the reason `undecodable:<column>_is_no_<type>` and its values as JSON.
     """
     errors = np.full(len(rows), None, dtype=object)
-    text = b"".join(rows)
-    try:
-        read = _parsed(text, {each.column.name: each.arrow for each in readings})
-    except pa.ArrowInvalid:
-        read = _parsed(text, {each.column.name: pa.binary() for each in readings})
-    texts = [sliced.plain(read.column(each.column.name)) for each in readings]
-    columns = [_values(values, each, errors) for values, each in zip(texts, readings, strict=True)]
-    positions = _positions(contract, {each.column.name: n for n, each in enumerate(readings)}, columns, texts, first)
-    return sliced.table(columns, positions, errors, lambda row: rows[row].rstrip(b"\n"), contract)
+    every = list(binary.fields(rows))
+    found, named = every[: len(readings)], every[len(readings) :]
+    for names in named:
+        _blame_long(names, errors)
+    columns = [_values(one, each, errors) for one, each in zip(found, readings, strict=True)]
+    places = {each.column.name: place for place, each in enumerate(readings)}
+    keys = [(name, columns[places[name]], found[places[name]], readings[places[name]]) for name in contract.key]
+    positions = _positions(keys, len(rows), first)
+    return sliced.table(columns, positions, errors, lambda row: as_json(row, found, readings), contract)
 
 
-def _parsed(text: bytes, types: dict[str, Any]) -> Any:
-    marked = codecs.BOM_UTF8 + text  # the reader takes one such mark away, and it shall be no part of a value
-    return pacsv.read_csv(
-        io.BytesIO(marked),
-        read_options=pacsv.ReadOptions(column_names=list(types), use_threads=False, block_size=len(marked) + 1),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),  # one column, and NULL
-        convert_options=pacsv.ConvertOptions(
-            column_types=types,
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-            true_values=["t"],
-            false_values=["f"],
-        ),
-    )
+def _blame_long(named: Fields, errors: Errors) -> None:
+    """Give their reason to rows of which a column is named as too long; see `postgres_columns.selection`."""
+    for row in np.flatnonzero(named.valid).tolist():
+        name = (named.bytes(row) or b"").decode()
+        errors[row] = f"{name}_is_longer_than_{LONGEST >> 20}_MiB"
 
 
-def _values(read: Any, reading: Reading, errors: Errors) -> Any:
-    """Return a column as its raw type; `read` has that type already, or texts, or the bytes of texts."""
+def _values(fields: Fields, reading: Reading, errors: Errors) -> Any:
+    """Return a column as its raw type."""
     column = reading.column
-    if reading.how == "direct" and read.type == raw_type(column):
-        return read
-    texts = _texts(read, column, errors)
+    if reading.how in ("text", "cast", "json"):
+        texts = _texts(binary.binaries(fields), column, errors)
+        return texts if reading.how == "text" else _read(texts, reading, errors)
+    values, beyond = _direct(fields, reading)
+    if beyond is not None and beyond.any():
+        sliced.blame_rows(beyond, f"{column.name}_is_no_{column.raw}", errors)
+    return values
+
+
+def _direct(fields: Fields, reading: Reading) -> tuple[Any, NDArray[np.bool_] | None]:
+    column, how = reading.column, reading.how
+    if how == "whole":
+        return binary.wholes(fields, reading.table_type, column)
+    if how == "decimal":
+        return binary.decimals(fields, column)
+    if how == "instant":
+        return binary.instants(fields, column)
+    if how in ("day", "clock"):
+        return binary.days(fields) if how == "day" else binary.clocks(fields)
+    if how == "float":
+        return binary.floats(fields, reading.table_type, column), None
+    return binary.truths(fields) if how == "truth" else binary.binaries(fields), None
+
+
+def _read(texts: Any, reading: Reading, errors: Errors) -> Any:
+    column = reading.column
     if reading.how == "json":
         return _nested(texts, column, errors)
-    if reading.how == "hex":
-        return _unhexed(texts)
-    if column.raw == "string":
-        return texts
     found = raw_values(texts, column)
     sliced.blame(texts, found, f"{column.name}_is_no_{column.raw}", errors)
     return found
@@ -85,8 +94,6 @@ def _values(read: Any, reading: Reading, errors: Errors) -> Any:
 
 def _texts(read: Any, column: Column, errors: Errors) -> Any:
     """Return bytes as texts; a database without an encoding (SQL_ASCII) may hold what is none."""
-    if pa.types.is_string(read.type):
-        return read
     try:
         return read.cast(pa.string())
     except pa.ArrowInvalid:
@@ -115,35 +122,26 @@ def _nested(texts: Any, column: Column, errors: Errors) -> Any:
     return pa.array(values, raw_type(column))
 
 
-def _unhexed(texts: Any) -> Any:
-    """Return the bytes that texts such as `\\x00ff` name: all in one go, as each has two digits a byte."""
-    _, offsets, data = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    used = data.to_pybytes()[bounds[0] : bounds[-1]] if data is not None else b""
-    sizes = np.maximum(np.diff(bounds) - 2, 0) // 2
-    ends = pa.py_buffer(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32).tobytes())
-    valid = pc.is_valid(texts).buffers()[1] if texts.null_count else None
-    plain = binascii.unhexlify(used.replace(b"\\x", b""))
-    return pa.Array.from_buffers(pa.binary(), len(texts), [valid, ends, pa.py_buffer(plain)])
-
-
-def _positions(contract: Contract, places: dict[str, int], columns: list[Any], texts: list[Any], first: int) -> Any:
+def _positions(keys: list[tuple[str, Any, Fields, Reading]], rows: int, first: int) -> Any:
     """Return each row's primary key as `a=1 b=2`, or its number; what is no value of its type as its text."""
-    if not contract.key:
-        return sliced.places("row=", np.arange(first, first + len(columns[0])))
-    parts = [
-        pc.binary_join_element_wise(name, _shown(columns[places[name]], texts[places[name]]), "=")
-        for name in contract.key
-    ]
-    return pc.binary_join_element_wise(*parts, " ", null_handling="replace", null_replacement="NULL")
+    if not keys:
+        return sliced.places("row=", np.arange(first, first + rows))
+    parts = []
+    for name, values, fields, reading in keys:
+        shown = _shown(values, fields, reading)
+        parts.append(pc.utf8_replace_slice(shown, 0, 0, f"{name}="))
+    if len(parts) == 1 and not parts[0].null_count:
+        return parts[0]
+    named = [pc.fill_null(part, f"{name}=NULL") for part, (name, *_) in zip(parts, keys, strict=True)]
+    return pc.binary_join_element_wise(*named, " ")
 
 
-def _shown(values: Any, read: Any) -> Any:
+def _shown(values: Any, fields: Fields, reading: Reading) -> Any:
     if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
         values = pa.nulls(len(values), pa.string())
     shown = values.cast(pa.string())
-    if not shown.null_count or not (pa.types.is_string(read.type) or pa.types.is_binary(read.type)):
+    lost = np.asarray(pc.is_null(shown)) & fields.valid
+    if not lost.any():
         return shown
-    if pa.types.is_binary(read.type):
-        read = pa.array([None if v is None else v.decode(errors="replace") for v in read.to_pylist()], pa.string())
-    return pc.coalesce(shown, read)
+    texts = [as_text(fields, row, reading) if gone else None for row, gone in enumerate(lost.tolist())]
+    return pc.coalesce(shown, pa.array(texts, pa.string()))

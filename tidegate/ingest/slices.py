@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tidegate import keys
-from tidegate.contract.arrow import PARQUET, slice_schema
+from tidegate.contract.arrow import PARQUET, encodings, slice_schema
 from tidegate.handoff import Slice
 from tidegate.version import code_version
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tidegate.handoff import Window
     from tidegate.lake import Draft, Lake
 
+pc: Any = pyarrow.compute
 RAW = "raw.parquet"
 LATE = b"late"
 """In a table's schema metadata: how many of its rows came too late for the window they belong to, as a text."""
@@ -31,6 +35,7 @@ SKIPPED = b"skipped"
 """In a table's schema metadata: how many rows the source had, and was told to leave out, beside these, as a text."""
 
 _GROUP = 1 << 16  # rows of a Parquet row group: fixed, because a reader's batches depend on the network's timing
+_BYTES = 32 << 20  # of texts and bytes, at which a row group ends before that
 
 
 class Reading(Protocol):
@@ -165,17 +170,35 @@ def file_name(number: int, parts: int) -> str:
 def write(path: Path, contract: Contract, tables: Iterator[Any]) -> Counts:
     """Write tables of the slice schema to one Parquet file in row groups of a fixed size; return what was written."""
     first = next(tables, slice_schema(contract).empty_table())
-    schema = first.schema.remove_metadata()  # a source may have columns of its own after the contract's
-    rows, late, skipped, waiting = 0, 0, 0, schema.empty_table()
-    with pq.ParquetWriter(path, schema, **PARQUET) as out:
-        for table in chain([first], tables):
-            told = table.schema.metadata or {}
-            late += int(told.get(LATE, 0))
-            skipped += int(told.get(SKIPPED, 0))
-            waiting = pa.concat_tables([waiting, table])
-            while waiting.num_rows >= _GROUP:
-                out.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
-                waiting = waiting.slice(_GROUP)
-                rows += _GROUP
-        out.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
-    return Counts(rows + int(waiting.num_rows), late, skipped)
+    nothing = first.schema.remove_metadata().empty_table()  # a source may have columns of its own after the contract's
+    told: Counter[bytes] = Counter()
+    groups = _groups(nothing, chain([first], tables), told)
+    begin = next(groups)
+    rows = 0
+    with pq.ParquetWriter(path, nothing.schema, **PARQUET, **encodings(begin)) as out:
+        for group in chain([begin], groups):
+            out.write_table(group, row_group_size=_GROUP)
+            rows += group.num_rows
+    return Counts(rows, told[LATE], told[SKIPPED])
+
+
+def _groups(waiting: Any, tables: Iterator[Any], told: Counter[bytes]) -> Iterator[Any]:
+    """Yield the rows in groups that depend on the rows alone, one at least; add up what tables tell of late rows."""
+    for table in tables:
+        told.update({name: int((table.schema.metadata or {}).get(name, 0)) for name in (LATE, SKIPPED)})
+        waiting = pa.concat_tables([waiting, table])
+        while count := _whole_group(waiting):
+            yield waiting.slice(0, count).combine_chunks()
+            waiting = waiting.slice(count)
+    yield waiting.combine_chunks()
+
+
+def _whole_group(waiting: Any) -> int:
+    """Return how many rows are a group by now: _GROUP, or those with which texts and bytes reach _BYTES; else 0."""
+    if waiting.nbytes >= _BYTES:
+        columns = [each for each in waiting.columns if pa.types.is_string(each.type) or pa.types.is_binary(each.type)]
+        sizes = sum(np.asarray(pc.fill_null(pc.binary_length(each), 0), np.int64) for each in columns)
+        reached = int(np.searchsorted(np.cumsum(sizes), _BYTES)) + 1 if columns else _GROUP
+        if reached <= min(_GROUP, waiting.num_rows):
+            return reached
+    return _GROUP if waiting.num_rows >= _GROUP else 0

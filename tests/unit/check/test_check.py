@@ -76,6 +76,8 @@ MODEL = "examples/flights/model.py"
         (DELIVERY, "event_time: time_hour", "event_time: hour", DELIVERY, "dataset.sql", "int32"),
         (SQL, "w.temp,", "w.temperature,", SQL, "(sql)", "temperature"),
         (SQL, "f.carrier,", "f.tailnum,", DELIVERY, "dataset.sql", "'tailnum' is string"),
+        (SQL, "f.distance,", "f.arr_delay AS d,", SQL, "(sql)", "made of f.arr_delay"),
+        (SQL, "f.distance,", "f.distance * random() AS d,", SQL, "(sql)", "answers differently"),
         (SQL, "LEFT JOIN weather", "LEFT JOIN clouds", SQL, "(sql)", "clouds"),
         (MODEL, "def build():", "def build(:", MODEL, "(python)", "no Python"),
         ("schemas/contracts/weather.yaml", "name: humid", "name: humidity", SQL, "(sql)", "humid"),

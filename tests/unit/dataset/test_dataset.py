@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,31 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
         fill(lake)
         digests.add(make(lake, tmp_path).digest)
     assert len(digests) == 1
+
+
+def test_what_was_checked_is_in_the_manifest(lake: Lake, tmp_path: Path) -> None:
+    manifest = lake.require(make(lake, tmp_path).key)
+    assert manifest["sql"] == {"file": "d.sql", "sha256": hashlib.sha256(SQL.encode()).hexdigest()}
+    assert sorted(manifest["files"]) == ["encodings.json", "statistics.json", "test.parquet", "train.parquet"]
+    checks = manifest["checks"]
+    assert checks["causality"] == {
+        "cuts": ["2013-01-22T16:48:00Z", "2013-02-13T14:24:00Z", "2013-03-07T04:48:00Z"],
+        "rows": [27, 54, 81],  # quarters of the 108 rows
+        "later": [91, 61, 31],  # of 120
+        "around": None,
+    }
+
+
+def test_a_feature_that_sees_the_future_is_refused_and_nothing_is_published(lake: Lake, tmp_path: Path) -> None:
+    sql = SQL.replace("t.number,", "t.number,\n count(*) OVER (PARTITION BY t.line) AS trips,")
+    with pytest.raises(SpecError, match=r"d\.sql:3: .*'trips' sees the future: of the row at 2013-01-2"):
+        make(lake, tmp_path, sql)
+    assert lake.keys("datasets") == []
+
+
+def test_the_source_of_a_label_is_one_of_the_delivery() -> None:
+    with pytest.raises(ValueError, match=r"label_from names 'buses', no source Remedy: name one of: trips, stops"):
+        delivery(label_from=["buses"])
 
 
 def test_a_missing_window_is_named_with_the_dag_that_makes_it(lake: Lake, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,6 +12,12 @@ from examples.flights import load
 from tidegate.contract import load_contract
 from tidegate.contract.arrow import raw_schema
 from tidegate.contract.masks import judge
+from tidegate.dataset.causality import check
+from tidegate.dataset.engine import opened
+from tidegate.dataset.query import prepare
+from tidegate.delivery import delivery_named, project_root
+from tidegate.errors import SpecError
+from tidegate.units import utc
 
 FEATURES = [
     "dep_delay", "hour", "minute", "weekday", "distance", "carrier", "origin", "dest", "flight", "temp", "humid",
@@ -26,6 +33,25 @@ def test_the_contracts_catch_the_data_s_own_trouble() -> None:
     assert found.clean.num_rows == rows.num_rows - 2
     assert Counter(reason[0] for reason in found.reasons) == {"wind_speed:maximum": 1, "wind_speed:required": 1}
     assert rows.column("wind_speed")[int(found.bad[0])].as_py() == pytest.approx(1048.36058)  # miles an hour
+
+
+@pytest.mark.parametrize("ahead", ["", " + 3600"])
+def test_the_example_s_features_see_no_future_and_would_with_the_next_hour_s_weather(
+    tmp_path: Path, ahead: str
+) -> None:
+    delivery = delivery_named("flights")
+    text = (project_root() / delivery.folder / delivery.dataset.sql).read_text()
+    sql = tmp_path / "dataset.sql"
+    sql.write_text(text.replace("epoch(f.time_hour)::BIGINT", f"epoch(f.time_hour)::BIGINT{ahead}"))
+    contracts = {name: load_contract(source.contract) for name, source in delivery.sources.items()}
+    moments = [int(utc(f"2013-01-{day}T12:00").timestamp() * 1e6) for day in ("10", "20")]
+    with opened(load.clean_tables((1,))) as engine:
+        query = prepare(engine, sql, delivery.dataset)
+        if ahead:
+            with pytest.raises(SpecError, match=r"dataset\.sql:\d+: .*'temp' .*sees the future"):
+                check(query, contracts, moments)
+        else:
+            assert check(query, contracts, moments)["cuts"] == ["2013-01-10T12:00:00Z", "2013-01-20T12:00:00Z"]
 
 
 def test_april_s_flights_become_requests_in_time_order_with_the_models_inputs_only() -> None:

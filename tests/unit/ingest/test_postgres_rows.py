@@ -1,16 +1,44 @@
-"""Lines of COPY's CSV become rows: parsed together, or, where one is bad, decoded so that it alone goes aside."""
+"""Rows of COPY's binary format become rows of a slice, and one bad value takes its own row aside."""
 
 from __future__ import annotations
 
+import json
+import struct
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.contract import Column, Contract
 from tidegate.ingest.postgres_columns import Reading
 from tidegate.ingest.postgres_rows import table
+
+LAST = 2**63 - 1
+
+
+def packed(*values: bytes | None) -> bytes:
+    parts = [struct.pack(">i", -1) if v is None else struct.pack(">i", len(v)) + v for v in values]
+    return struct.pack(">h", len(values)) + b"".join(parts)
+
+
+def numeric(text: str) -> bytes:
+    """Return a number as Postgres sends it: digits to the base 10,000."""
+    if text == "NaN":
+        return struct.pack(">hhHh", 0, 0, 0xC000, 0)
+    plain = text.removeprefix("-")
+    before, _, after = plain.partition(".")
+    before = before.rjust(-(-len(before) // 4) * 4, "0")
+    digits = before + after.ljust(-(-len(after) // 4) * 4, "0")
+    places = [int(digits[at : at + 4]) for at in range(0, len(digits), 4)]
+    weight = len(before) // 4 - 1
+    while places and places[0] == 0:
+        places.pop(0)
+        weight -= 1
+    while places and places[-1] == 0:
+        places.pop()
+    sign = 0x4000 if text != plain else 0
+    return struct.pack(f">hhHh{len(places)}h", len(places), weight if places else 0, sign, len(after), *places)
 
 
 def rows(lines: list[bytes], *readings: Reading) -> list[dict[str, Any]]:
@@ -23,61 +51,96 @@ def reading(kind: Any, table_type: str, **other: Any) -> Reading:
     return Reading(Column("v", kind, kind, **other), table_type, is_enum=False)
 
 
-def test_a_bad_value_takes_its_own_row_aside_with_its_line() -> None:
-    first, bad, last = rows([b"1,x\n", b'NaN,"a\nb"\n', b"3,\n"], reading("decimal", "numeric"), TEXT)
-    assert (first["v"], first["s"], first["_error"], first["_position"]) == (1, "x", None, "row=5")
-    assert (bad["v"], bad["s"], bad["_error"]) == (None, None, "undecodable:v_is_no_decimal")
-    assert (bad["_bytes"], bad["_position"]) == (b'NaN,"a\nb"', "row=6")
-    assert (last["v"], last["s"], last["_error"]) == (3, None, None)
-
-
 TEXT = Reading(Column("s", "string", "string"), "text", is_enum=False)
+MONEY = reading("decimal", "numeric", digits=(20, 2))
 
 
-def test_a_bad_key_is_the_rows_position_as_it_stands() -> None:
-    good, bad = rows([b"2013-01-01\n", b"infinity\n"], reading("date", "date", key=1))
-    assert (good["_position"], bad["_position"]) == ("v=2013-01-01", "v=infinity")
-    good, bad = rows([b"a\n", b"\xff\n"], reading("string", "text", key=1))
-    assert (good["_position"], bad["_position"]) == ("v=a", "v=\ufffd")
+def test_a_bad_value_takes_its_own_row_aside_with_all_its_values() -> None:
+    lines = [packed(numeric("1"), b"x"), packed(numeric("NaN"), b'"a\nb"'), packed(numeric("-3.25"), None)]
+    first, bad, last = rows(lines, MONEY, TEXT)
+    assert (str(first["v"]), first["s"], first["_error"], first["_position"]) == ("1.00", "x", None, "row=5")
+    assert (bad["v"], bad["s"], bad["_error"]) == (None, None, "undecodable:v_is_no_decimal")
+    assert (bad["_bytes"], bad["_position"]) == (b'{"v": "NaN", "s": "\\"a\\nb\\""}', "row=6")
+    assert (str(last["v"]), last["s"], last["_error"]) == ("-3.25", None, None)
 
 
 @pytest.mark.parametrize(
-    ("kind", "table_type", "line", "shown"),
+    ("kind", "table_type", "field", "shown"),
     [
-        ("bool", "bool", b"t", "true"), ("time", "time", b"12:00:00", "12:00:00.000000"),
-        ("float64", "float8", b"0.5", "0.5"),
-        ("decimal", "numeric", b"1.5", "1.500000000"),
-        ("bytes", "bytea", b"\\x00ff", "\\x00ff"), ("uint8", "text", b"7", "7"),
-        ("timestamp", "timestamptz", b"2013-01-01 06:00:00+00", "2013-01-01 06:00:00.000000Z"),
-        ("list", "_int4", b'"[1, 2]"', "[1, 2]"),
+        ("date", "date", struct.pack(">i", 2**31 - 1), "infinity"), ("string", "text", b"\xff", "\ufffd"),
+        ("date", "date", struct.pack(">i", -2**31), "-infinity"),
+        ("timestamp", "timestamptz", struct.pack(">q", -LAST - 1), "-infinity"),
+        ("time", "time", struct.pack(">q", 86_400_000_000), "24:00:00"),
+        ("int8", "int4", struct.pack(">i", 300), "300"),
+        ("decimal", "numeric", numeric("0.0000000001"), "0.0000000001"),
     ],
 )  # fmt: skip
-def test_a_key_of_any_type_is_a_position(kind: Any, table_type: str, line: bytes, shown: str) -> None:
+def test_a_bad_key_is_the_rows_position_as_it_stands(kind: Any, table_type: str, field: bytes, shown: str) -> None:
+    (bad,) = rows([packed(field)], reading(kind, table_type, key=1))
+    assert (bad["_position"], bad["v"]) == (f"v={shown}", None)
+    assert bad["_error"].startswith("undecodable:v_is_no")
+
+
+@pytest.mark.parametrize(
+    ("kind", "table_type", "field", "shown"),
+    [
+        ("bool", "bool", b"\x01", "true"), ("time", "time", struct.pack(">q", 43_200_000_000), "12:00:00.000000"),
+        ("float64", "float8", struct.pack(">d", 0.5), "0.5"),
+        ("decimal", "numeric", numeric("1.5"), "1.500000000"),
+        ("bytes", "bytea", b"\x00\xff", "\\x00ff"), ("uint8", "text", b"7", "7"),
+        ("timestamp", "timestamptz", struct.pack(">q", 0), "2000-01-01 00:00:00.000000Z"),
+        ("list", "_int4", b"[1, 2]", "[1, 2]"),
+    ],
+)  # fmt: skip
+def test_a_key_of_any_type_is_a_position(kind: Any, table_type: str, field: bytes, shown: str) -> None:
     items = Column("item", "int32", "int32") if kind == "list" else None
-    (row,) = rows([line + b"\n"], reading(kind, table_type, key=1, items=items))
+    (row,) = rows([packed(field)], reading(kind, table_type, key=1, items=items))
     assert (row["_position"], row["_error"]) == (f"v={shown}", None)
 
 
-@pytest.mark.parametrize(("line", "value"), [(b"\n", None), (b'""\n', "")])
-def test_null_and_the_empty_text_are_told_apart_also_in_a_row_of_one_column(line: bytes, value: str | None) -> None:
-    assert [row["s"] for row in rows([line, line], TEXT)] == [value, value]
+def test_a_key_of_two_columns_is_a_position_also_where_one_is_null() -> None:
+    second = Reading(Column("s", "string", "string", key=2), "text", is_enum=False)
+    found = rows([packed(b"\0\0\0\1", b"a"), packed(None, b"b")], reading("int32", "int4", key=1), second)
+    assert [row["_position"] for row in found] == ["v=1 s=a", "v=NULL s=b"]
+
+
+@pytest.mark.parametrize(("field", "value"), [(None, None), (b"", "")])
+def test_null_and_the_empty_text_are_told_apart_also_in_a_row_of_one_column(
+    field: bytes | None, value: str | None
+) -> None:
+    assert [row["s"] for row in rows([packed(field)] * 2, TEXT)] == [value, value]
 
 
 @given(st.lists(st.none() | st.binary(), min_size=1))
-def test_bytes_come_back_from_their_digits(values: list[bytes | None]) -> None:
-    lines = [b"\n" if value is None else b"\\x" + value.hex().encode() + b"\n" for value in values]
-    assert [row["v"] for row in rows(lines, reading("bytes", "bytea"))] == values
+def test_bytes_come_back_as_they_are(values: list[bytes | None]) -> None:
+    assert [row["v"] for row in rows([packed(each) for each in values], reading("bytes", "bytea"))] == values
 
 
-@given(st.lists(st.binary(max_size=20).filter(lambda text: not set(text) & set(b'",\r\n\\')), min_size=1))
-@example([b"\xef\xbb\xbf"])  # a byte order mark that begins a block is a part of its value
-def test_any_bytes_become_a_value_or_a_row_with_a_reason(fields: list[bytes]) -> None:
-    lines = [field + b"\n" for field in fields]
-    for kind, table_type in (("int32", "int4"), ("timestamp", "timestamptz"), ("float64", "text"), ("string", "text")):
-        found = rows(lines, reading(kind, table_type))
-        assert len(found) == len(lines)
-        for line, row in zip(lines, found, strict=True):
+@given(st.lists(st.none() | st.decimals(allow_nan=False, allow_infinity=False, places=2), min_size=1))
+def test_numbers_of_any_size_are_exact_or_aside_with_all_their_digits(values: list[Any]) -> None:
+    found = rows([packed(None if v is None else numeric(f"{v:f}")) for v in values], MONEY)
+    for value, row in zip(values, found, strict=True):
+        if value is None or abs(value) < 10**18:
+            assert (row["v"], row["_error"]) == (value, None)
+        else:
+            assert json.loads(row["_bytes"]) == {"v": f"{value:f}"}
+
+
+@given(st.lists(st.none() | st.integers(-LAST - 1, LAST), min_size=1))
+def test_any_instant_is_a_value_or_a_row_with_a_reason(moments: list[int | None]) -> None:
+    lines = [packed(None if moment is None else struct.pack(">q", moment)) for moment in moments]
+    for row, moment in zip(rows(lines, reading("timestamp", "timestamptz")), moments, strict=True):
+        assert (row["v"] is None) == (moment is None or row["_error"] is not None)
+        assert (row["_bytes"] is None) == (row["_error"] is None)
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1))
+def test_any_bytes_of_a_text_become_a_value_or_a_row_with_a_reason(fields: list[bytes]) -> None:
+    lines = [packed(field) for field in fields]
+    for kind in ("string", "int32", "float64", "timestamp"):
+        found = rows(lines, reading(kind, "text"))
+        for field, row in zip(fields, found, strict=True):
             aside = row["_error"] is not None
-            assert row["_bytes"] == (line[:-1] if aside else None)
-            assert not (aside and row["v"] is not None)
-            assert aside or (row["v"] is None) == (line == b"\n")
+            assert (row["_bytes"] is not None) == aside == (row["v"] is None)
+            if not aside and kind == "string":
+                assert row["v"].encode() == field

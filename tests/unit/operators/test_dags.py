@@ -63,6 +63,14 @@ def test_each_source_is_ingested_in_parts_where_it_is_large_and_validated_either
         assert [task.trigger_rule for task in chain[1:]] == ["all_success", "all_success", "none_failed"]
 
 
+def test_a_window_is_watched_beside_its_publication_which_does_not_wait_for_it(bag):
+    dag = bag.dags["ingest__flights"]
+    watch, drift = dag.get_task("watch"), dag.get_task("drift")
+    assert watch.upstream_task_ids == dag.get_task("publish").upstream_task_ids
+    assert watch.downstream_task_ids == {"drift"}
+    assert [asset.name for asset in drift.outlets] == ["flights_drift"]
+
+
 def test_a_rollout_has_no_run_timeout_that_could_skip_its_rollback(bag):
     dag = bag.dags["rollout__flights"]
     assert dag.dagrun_timeout is None
