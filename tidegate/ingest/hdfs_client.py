@@ -9,6 +9,7 @@ import os
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -124,7 +125,7 @@ class Hdfs:
         return {"algorithm": str(found["algorithm"]), "value": str(found["bytes"])}
 
     def _ask_webhdfs(self, path: str, operation: str) -> Any:
-        url = f"{self.webhdfs}/webhdfs/v1{path}"
+        url = f"{self.webhdfs}/webhdfs/v1{quote(path)}"
         try:
             answer = self._http.get(url, params={"op": operation, "user.name": _user()})
             found = answer.json()
