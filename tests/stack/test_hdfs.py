@@ -26,6 +26,7 @@ from tests.unit.files.written import tfrecords
 from tidegate.contract import Column, Contract
 from tidegate.delivery import HdfsSource
 from tidegate.errors import DataError, Retryable, TidegateError, Unavailable
+from tidegate.files import columnar
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import hdfs, hdfs_client
 from tidegate.lake import Lake
@@ -265,8 +266,7 @@ except DataError as error:
 """
 
 
-@pytest.mark.parametrize("other", [{}, {"webhdfs": None}])
-@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize(("what", "other"), [("folder", {}), ("file", {"webhdfs": None})])
 def test_what_may_not_be_read_is_named_with_the_user(place: Place, what: str, other: dict[str, Any]) -> None:
     place.put("in/a.csv", csv((at(1), 1)))
     place.client.set_permission(f"{place.folder}/in" + ("" if what == "folder" else "/a.csv"), 0o700)
@@ -288,14 +288,14 @@ def test_a_file_replaced_in_mid_read_is_an_error_and_read_anew_the_next_time(
     place: Place, name: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdfs_client, "CHUNK", 1 << 16)
-    rows = 60_000 if name == "a.csv" else 400_000
-    make: Callable[..., bytes] = csv if name == "a.csv" else lambda *rows: parquet(*rows, group=60_000)
-    place.put(name, make(*many(rows)))
+    monkeypatch.setattr(columnar, "_ROWS", 4096)
+    make: Callable[..., bytes] = csv if name == "a.csv" else lambda *rows: parquet(*rows, group=4096)
+    place.put(name, make(*many(60_000)))
     asked = place.reading("", **other)
     position = asked.freeze()
     tables = asked.rows(position, asked.parts(position)[0])
     next(tables)
-    place.put(name, make(*many(rows, day=2)))
+    place.put(name, make(*many(60_000, day=2)))
     with pytest.raises(TidegateError, match=r"changed while it was read|did not answer|is not there") as caught:
         list(tables)
     assert isinstance(caught.value, Retryable)

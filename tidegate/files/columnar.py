@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from tidegate.files.streams import Input, Packing
 
 _ROWS = 1 << 16
+_BUFFER = 4 << 20  # bytes of a column that are read at once: without a limit it is all of a row group's
 
 
 def read(path: Input, _packed: Packing | None, contract: Contract, progress: Callable[[int], None]) -> Iterator[Any]:
     """Yield the rows of one Parquet file; what is of another type than the contract's is kept out row by row."""
-    with path.open() as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+    with path.open() as stream, pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER) as file:
         have = file.schema_arrow.names
         missing = [name for name in contract.names if name not in have]
         if missing:
