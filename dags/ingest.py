@@ -60,8 +60,11 @@ for spec in valid_deliveries():
         for name, source in spec.sources.items():
             with TaskGroup(group_id=name):
                 of: dict[str, Any] = {"delivery": spec.delivery, "source": name}
-                # a topic's windows are frozen one by one: each begins where the one before it ended
-                ingest = IngestOperator(task_id="ingest", max_active_tis_per_dag=1 if source.kafka else None, **of)
+                waits: dict[str, Any] = {}
+                if source.kafka:  # windows of a topic are frozen one by one, because each begins where another ended
+                    longest = timedelta(hours=1, seconds=source.kafka.lateness + source.kafka.patience)
+                    waits = {"max_active_tis_per_dag": 1, "execution_timeout": longest}
+                ingest = IngestOperator(task_id="ingest", **of, **waits)
                 # a large slice is read by a task for each of its parts; a small one is read by `ingest`, and the
                 # scheduler skips `read` and `seal` without starting anything
                 read = ReadPartOperator.partial(task_id="read", map_index_template="{{ part_name }}", **of).expand(

@@ -21,7 +21,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
-from tidegate.ingest import postgres
+from tidegate.ingest import postgres, postgres_parts
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -107,6 +107,7 @@ def half_way(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> None:
 def test_a_server_that_is_killed_in_mid_copy_is_read_again_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgres_parts, "ROWS", 20_000)  # two connections read
     var = tmp_path / "server"
     with postgres_alone(var) as cfg:
         table = Table(cfg.postgres_dsn("flights"), tmp_path)
@@ -124,6 +125,7 @@ def test_a_server_that_is_killed_in_mid_copy_is_read_again_with_the_same_bytes(
         with pytest.raises(Unavailable, match=r"Postgres at 127.0.0.1:\d+/flights did not answer"):
             table.read()
         assert table.lake.keys("slices") == []
+        assert not [each for each in threading.enumerate() if each.name == "tidegate-copy"]
     with postgres_alone(var):
         assert table.read().digest == whole.digest
 
