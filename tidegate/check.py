@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from tidegate.contract import published
+from tidegate.contract import contracts_folder, published
 from tidegate.contract.arrow import clean_schema
-from tidegate.contract.odcs import contracts_folder, read_contract
+from tidegate.contract.odcs import read_contract
 from tidegate.dataset import checked, chosen_encodings
 from tidegate.delivery import deliveries_folder, project_root, read_delivery
 from tidegate.errors import SpecError

@@ -285,6 +285,18 @@ class RetrainSpec(Spec):
     """What asks for a new model."""
 
     kafka: KafkaTopic | None = None
+    on_drift: bool = Field(
+        default=False, description="ask for a new model where a contract's limit of drift or skew says retrain"
+    )
+
+    @model_validator(mode="after")
+    def _asked_somewhere(self) -> Self:
+        if self.on_drift and self.kafka is None:
+            raise ValueError(
+                "on_drift asks by a message, and retrain.kafka names no topic "
+                "Remedy: add kafka: {connection: events, topic: retrain}, or leave on_drift out"
+            )
+        return self
 
 
 class Delivery(Spec):

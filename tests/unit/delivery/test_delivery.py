@@ -60,6 +60,7 @@ def test_only_a_declared_model_can_be_asked_for() -> None:
             "",
             "optimise.target to savedmodel, or serve.server to triton",
         ),
+        ("retrain: {kafka: {connection: events, topic: retrain}, ", "retrain: {", "retrain", "", "add kafka:"),
         ("lateness: 10m", "lateness: soon", "sources.weather.kafka.lateness", "'soon'", "10m"),
         ("weight: 50%", "weight: 5%", "rollout", "", "10%, 50%, 100%"),
         ("weight: 50%", "mirror: 50%", "rollout", "", "as in mirror, 10%, 50%, 100%"),

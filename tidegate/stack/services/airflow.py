@@ -69,6 +69,7 @@ def environment(cfg: StackConfig) -> dict[str, str]:
             "TIDEGATE_ROOT": str(paths.root),
             "TIDEGATE_LAKE": f"file://{paths.lake}",
             "TIDEGATE_PYTHON_TRAIN": str(paths.python_train),
+            "TIDEGATE_PYTHON_VALIDATE": str(paths.python_validate),
             "TIDEGATE_DELIVERIES": str(deliveries_folder().resolve()),
             "MLFLOW_TRACKING_URI": cfg.url("mlflow"),
             "GIT_PYTHON_REFRESH": "quiet",
