@@ -140,7 +140,7 @@ def raw(cfg: StackConfig, form: str) -> None:
 
 def web(cfg: StackConfig, form: str) -> None:
     """Take all bytes by WebHDFS."""
-    with httpx.Client(follow_redirects=True) as client:
+    with httpx.Client(follow_redirects=True, timeout=60) as client:
         for number in range(FILES):
             url = f"{cfg.url('hdfs-namenode-http')}/webhdfs/v1/{form}/{number}.{form}"
             with client.stream("GET", url, params={"op": "OPEN"}) as answer:
