@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := .venv/bin
 
-.PHONY: help demo test nightly faults faults-sample unit check up status down envs env-validate env-peers lock clean prerequisites
+.PHONY: help demo test nightly faults faults-sample unit check up status down envs env-peers lock clean prerequisites
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ faults-sample: envs ## eight of them, the same each time: some six minutes
 unit: .venv/.ready .envs/contract/requirements.txt ## unit tests only: no network, no services, under a minute
 	@$(RUN)/pytest tests/unit
 
-nightly: envs env-validate ## what takes too long for every change: 10,000 inputs to each parser, a year backfilled twice
+nightly: envs ## what takes too long for every change: 10,000 inputs to each parser, a year backfilled twice
 	@HYPOTHESIS_PROFILE=nightly $(RUN)/pytest --timeout 7200 tests/unit/contract tests/unit/files tests/unit/ingest tests/unit/validate
 	@$(RUN)/pytest -m nightly
 
@@ -48,9 +48,7 @@ status: .venv/.ready ## show the stack's services
 down: .venv/.ready ## stop the stack; no data is lost
 	@$(RUN)/tidegate down
 
-envs: prerequisites .venv/.ready .envs/train/requirements.txt .envs/serve/requirements.txt .envs/contract/requirements.txt ## make the locked environments that run the stack
-
-env-validate: .envs/validate/requirements.txt ## make the environment of the slice reports (TFDV and Great Expectations, 2.9 GB)
+envs: prerequisites .venv/.ready .envs/train/requirements.txt .envs/serve/requirements.txt .envs/contract/requirements.txt .envs/validate/requirements.txt ## make the locked environments that run the stack
 
 env-peers: .envs/peers/requirements.txt ## make the environment of what benchmarks measure beside us and the control plane lacks
 

@@ -1,4 +1,4 @@
-"""`ingest__<delivery>`: one window of every source -> slice -> validated slice, by schedule or backfill."""
+"""`ingest__<delivery>`: one window of every source -> slice -> validated slice, published and watched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
 
-from operators.deliveries import valid_deliveries
+from operators.deliveries import stops_on_drift, valid_deliveries
 from operators.documentation import INGEST, refresh_param, window_params
 from operators.ingest import (
     AlertOperator,
@@ -17,6 +17,7 @@ from operators.ingest import (
     SealOperator,
     ValidateOperator,
 )
+from operators.watch import DriftOperator, WatchOperator
 from tidegate.units import cron_of, utc
 
 for spec in valid_deliveries():
@@ -39,7 +40,19 @@ for spec in valid_deliveries():
         },
     ) as dag:
         validate_tasks = [f"{name}.validate" for name in spec.sources]
-        publish = PublishOperator(task_id="publish", delivery=spec.delivery, validate_tasks=validate_tasks)
+        watch = WatchOperator(
+            task_id="watch", delivery=spec.delivery, validate_tasks=validate_tasks, launcher_name=spec.train.launcher
+        )
+        drift = DriftOperator(task_id="drift", delivery=spec.delivery, watch_task="watch")
+        # beside the publication, which takes half a minute less for it; before it where a contract may stop the window
+        stops = stops_on_drift(spec)
+        publish = PublishOperator(
+            task_id="publish",
+            delivery=spec.delivery,
+            validate_tasks=validate_tasks,
+            watch_task="watch" if stops else None,
+        )
+        watch >> ([drift, publish] if stops else drift)
         # all_done: a source that is away must not hide what was quarantined of another one
         alert = AlertOperator(
             task_id="alert", delivery=spec.delivery, validate_tasks=validate_tasks, trigger_rule="all_done"
@@ -47,8 +60,11 @@ for spec in valid_deliveries():
         for name, source in spec.sources.items():
             with TaskGroup(group_id=name):
                 of: dict[str, Any] = {"delivery": spec.delivery, "source": name}
-                # a topic's windows are frozen one by one: each begins where the one before it ended
-                ingest = IngestOperator(task_id="ingest", max_active_tis_per_dag=1 if source.kafka else None, **of)
+                waits: dict[str, Any] = {}
+                if source.kafka:  # windows of a topic are frozen one by one, because each begins where another ended
+                    longest = timedelta(hours=1, seconds=source.kafka.lateness + source.kafka.patience)
+                    waits = {"max_active_tis_per_dag": 1, "execution_timeout": longest}
+                ingest = IngestOperator(task_id="ingest", **of, **waits)
                 # a large slice is read by a task for each of its parts; a small one is read by `ingest`, and the
                 # scheduler skips `read` and `seal` without starting anything
                 read = ReadPartOperator.partial(task_id="read", map_index_template="{{ part_name }}", **of).expand(
@@ -59,5 +75,5 @@ for spec in valid_deliveries():
                     task_id="validate", trigger_rule="none_failed", ingest_task=f"{name}.ingest",
                     seal_task=f"{name}.seal", **of,
                 )  # fmt: skip
-                read >> seal >> validate >> [publish, alert]
+                read >> seal >> validate >> [publish, alert, watch]
     globals()[dag.dag_id] = dag

@@ -14,6 +14,8 @@ manifest), then split it by its *contract*: clean rows, and quarantined rows wit
 A large slice goes by parts: *ingest* plans them, *read* runs once for each, *seal* puts them together without copying;
 for small ones *ingest* reads all, and these two are skipped. Clear one *read* to try that part again.
 *alert* raises the asset event `{delivery}_quarantine` where rows were quarantined, and is skipped where all are clean.
+*watch* holds the window against what the champion was trained on and against the window before; its page links to the
+reports. *drift* raises `{delivery}_drift`, and asks for a new model, where a contract's limit says so.
 `tidegate quarantine list {delivery}` at a terminal says which rows and why, `replay` judges them by a newer contract.
 
 **Run it by hand**: fill in `window_start` and `window_end` (UTC). **Backfill**: choose *Backfill* and a range of dates.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from operators.hooks import clients
 from operators.support import (
@@ -136,7 +136,8 @@ def source_of(delivery: Delivery, source: str, window: Window) -> tuple[Target, 
         )
     assert spec.hdfs is not None  # noqa: S101 - Source allows exactly one place
     conn = clients.connection(spec.hdfs.connection)
-    return target, hdfs.reading(spec=spec.hdfs, host=conn.host, port=conn.port, **common)
+    webhdfs = conn.extra_dejson.get("webhdfs")
+    return target, hdfs.reading(spec=spec.hdfs, host=conn.host, port=conn.port, webhdfs=webhdfs, **common)
 
 
 class ValidateOperator(BaseOperator):
@@ -211,22 +212,39 @@ class AlertOperator(BaseOperator):
 
 
 class PublishOperator(BaseOperator):
-    """Says that every source of the window is validated: the asset event that other teams may schedule on."""
+    """Says that every source of the window is validated: the asset event that other teams may schedule on.
+
+    With a `watch_task` it fails where the data have drifted further than a contract's `stop`: nobody is told of them.
+    """
 
     ui_color = "#e9e3f5"
 
-    def __init__(self, *, delivery: str, validate_tasks: list[str], **kwargs: Any):
+    def __init__(self, *, delivery: str, validate_tasks: list[str], watch_task: str | None = None, **kwargs: Any):
         super().__init__(outlets=[slices_asset(delivery)], **kwargs)
         self.delivery = delivery
         self.validate_tasks = validate_tasks
+        self.watch_task = watch_task
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return and publish the window's rows per source: read, clean, quarantined, reasons, digest."""
+        if self.watch_task is not None:
+            self._refuse_what_drifted(context["ti"].xcom_pull(task_ids=self.watch_task))
         summary = _summary(_validated(context, self.validate_tasks))
         context["outlet_events"][slices_asset(self.delivery)].extra = summary
         for source, counts in summary["sources"].items():
             self.log.info("%s: %s", source, counts)
         return summary
+
+    def _refuse_what_drifted(self, result: Any) -> None:
+        from tidegate.validate.drift import WatchReport
+
+        report = WatchReport.model_validate(result)
+        if report.stops:
+            said = "; ".join(each.sentence() for each in report.stops)
+            raise AirflowFailException(
+                f"the window is not published: {said}. Look at the report of {self.watch_task}; then mend the source "
+                f"and read it again (refresh), or raise the limit in the contract and clear {self.watch_task}"
+            )
 
 
 def _validated(context: Any, validate_tasks: list[str]) -> list[ValidatedSlice]:

@@ -19,5 +19,7 @@ def launcher(kind: str) -> Launcher:
     Raises:
         SpecError: no such launcher; nothing falls back to another one.
     """
-    train = os.environ.get("TIDEGATE_PYTHON_TRAIN", sys.executable)
-    return launcher_of_kind(kind, var_folder() / "work", {"control": sys.executable, "train": train})
+    pythons = {"control": sys.executable}
+    for name in ("train", "validate"):
+        pythons[name] = os.environ.get(f"TIDEGATE_PYTHON_{name.upper()}", sys.executable)
+    return launcher_of_kind(kind, var_folder() / "work", pythons)

@@ -85,7 +85,8 @@ def parse_request(delivery: Delivery, message: dict[str, Any], fallback: Window 
         raise ValueError(f"a request is a JSON object, this is a {type(body).__name__}")
     body.setdefault("request_id", f"{message['topic']}-{message['partition']}-{message['offset']}")
     body.setdefault("window", fallback)
-    request = Request.model_validate({**body, "delivery": delivery.delivery, "source": "kafka"})
+    asked_by = "drift" if body.get("source") == "drift" else "kafka"
+    request = Request.model_validate({**body, "delivery": delivery.delivery, "source": asked_by})
     delivery.model_of(request.model)
     return request
 
@@ -95,7 +96,7 @@ def default_window(delivery: Delivery, now: datetime) -> Window | None:
     from tidegate import keys
 
     lake = the_lake()
-    windowed = [name for name, source in delivery.sources.items() if source.kind != "hdfs"]
+    windowed = [name for name, source in delivery.sources.items() if source.is_windowed]
     end, start = None, utc(delivery.start)
     while start < now:
         window = Window(start=start, end=add_window(start, delivery.window))

@@ -92,6 +92,11 @@ def quarantine_asset(delivery: str) -> Asset:
     return Asset(name=f"{delivery}_quarantine", uri=f"tidegate://{delivery}/quarantine")
 
 
+def drift_asset(delivery: str) -> Asset:
+    """Data lie further from what the champion knows, or from the window before, than a contract allows."""
+    return Asset(name=f"{delivery}_drift", uri=f"tidegate://{delivery}/drift")
+
+
 def request_asset(delivery: str) -> Asset:
     """One ask to retrain; the partition is its request_id."""
     return Asset(name=f"{delivery}_request", uri=f"tidegate://{delivery}/request")

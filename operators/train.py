@@ -18,7 +18,7 @@ from operators.support import (
 )
 from operators.workload import WorkloadOperator
 from tidegate.delivery import project_root
-from tidegate.errors import SpecError
+from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Dataset, Request, Trained, TrainTask
 
 if TYPE_CHECKING:
@@ -86,8 +86,21 @@ class DatasetOperator(BaseOperator):
         delivery = the_delivery(self.delivery)
         with stage_errors():
             dataset = build(delivery, request.window, the_lake(), delivery_folder(delivery))
+            _refuse_what_drifted(dataset)
         self.log.info("dataset: %d training rows, %d held out", dataset.train_rows, dataset.test_rows)
         return dataset.model_dump(mode="json")
+
+
+def _refuse_what_drifted(dataset: Dataset) -> None:
+    from tidegate.validate.drift import stopped
+
+    slices = stopped(the_lake(), dataset.slices, dataset.delivery)
+    if slices:
+        raise DataError(
+            f"{', '.join(slices)}: drifted further than the contract's stop, so nothing is trained on it; see the "
+            f"watch task of ingest__{dataset.delivery}; mend the source, or raise the limit, and clear that task, then "
+            "this one"
+        )
 
 
 class TrainOperator(WorkloadOperator):

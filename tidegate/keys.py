@@ -40,6 +40,16 @@ def refused(delivery: str, source: str, window: Window) -> str:
     return f"slices/{delivery}/{source}/{window.id}/refused"
 
 
+def statistics(delivery: str, source: str, window: Window) -> str:
+    """Return the key of a validated slice's statistics: slices/<delivery>/<source>/<window>/statistics."""
+    return f"slices/{delivery}/{source}/{window.id}/statistics"
+
+
+def report(delivery: str, window: Window) -> str:
+    """Return the key of what was seen when a window was watched: reports/<delivery>/<window>."""
+    return f"reports/{delivery}/{window.id}"
+
+
 def bounds(delivery: str, source: str, window: Window | None = None) -> str:
     """Return the key of a window's bounds in a table read by key, bounds/<delivery>/<source>/<window>, or of all."""
     return f"bounds/{delivery}/{source}" + (f"/{window.id}" if window else "")

@@ -165,8 +165,7 @@ class Engine:
     def __init__(self, environment: str, name: str):
         python = project_root() / ".envs" / environment / "bin" / "python"
         if not python.exists():
-            target = "env-validate" if environment == "validate" else "envs"
-            pytest.skip(f".envs/{environment} is not there ({name}); make it with: make {target}")
+            pytest.skip(f".envs/{environment} is not there ({name}); make it with: make envs")
         self._process = subprocess.Popen(
             [str(python), str(Path(__file__).with_name("engine.py")), name],
             stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,11 +15,15 @@ from airflow.dag_processing.dagbag import DagBag
 
 from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
-from tidegate.delivery import Delivery, project_root
+from tidegate.delivery import Delivery, KafkaSource, project_root
 from tidegate.errors import DataError
-from tidegate.handoff import Window
+from tidegate.handoff import Part, Window
+from tidegate.ingest import kafka
+from tidegate.ingest.kafka import KafkaReading
+from tidegate.ingest.parts import read_part
 from tidegate.ingest.slices import Target
 from tidegate.lake import Lake
+from tidegate.units import utc
 
 RULES = Contract("things", "1", (Column("a", "int32", "int32"),), "things.yaml", "0" * 64)
 
@@ -42,6 +47,18 @@ class Numbers:
             raise DataError("this part cannot be read")
         rows = [{"a": number, "_position": str(number)} for number in range(part["from"], part["to"])]
         yield pa.Table.from_pylist(rows, schema=slice_schema(RULES))
+
+
+def topic(bootstrap: str, name: str, lake: str) -> tuple[Target, KafkaReading]:
+    """Return how a topic's January of 2013 is read, known from its address alone."""
+    window = Window(start=utc("2013-01-01"), end=utc("2013-02-01"))
+    target = Target("d", "s", RULES, window, Lake(lake))
+    return target, kafka.reading(spec=KafkaSource(connection="c", topic=name), bootstrap=bootstrap, **vars(target))
+
+
+def read_part_of_topic(bootstrap: str, name: str, lake: str, part: str) -> tuple[int, int]:
+    """Read one part of a topic's plan; return the process that did it, and the rows."""
+    return os.getpid(), read_part(*topic(bootstrap, name, lake), Part.model_validate_json(part))
 
 
 def main(lake: str) -> None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.stack import parts_run
 from tidegate.delivery import project_root
+from tidegate.ingest import kafka
+from tidegate.ingest.parts import begin, seal
+from tidegate.lake import Lake
+from tidegate.units import utc
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +81,34 @@ def test_a_part_that_cannot_be_read_stops_its_own_source_and_the_window(outcome:
         f"slices/flights/{source}/{window}/validated": rows
         for source, rows in (("flights", 25), ("planes", 5), ("airports", 5))
     }
+
+
+def test_the_parts_of_a_topic_are_read_by_other_processes_to_the_digest_of_a_reading_by_one(
+    kafka_alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, lake = f"parts-{uuid.uuid4().hex[:8]}", f"file://{tmp_path}/lake"
+    made = NewTopic(name, 2, 1, config={"retention.ms": "-1"})
+    admin = AdminClient({"bootstrap.servers": kafka_alone.address})
+    admin.create_topics([made])[name].result()
+    producer, moment = Producer({"bootstrap.servers": kafka_alone.address}), int(utc("2013-01-10").timestamp() * 1000)
+    for number in range(2500):
+        producer.produce(name, b'{"a": %d}' % number, partition=number % 2, timestamp=moment + number)
+    assert producer.flush(30) == 0
+
+    monkeypatch.setattr(kafka, "_PART", 1000)
+    target, reading = parts_run.topic(kafka_alone.address, name, lake)
+    parts = begin(target, reading, refresh=False)
+    assert isinstance(parts, list)
+    assert len(parts) == 4
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        asked = [
+            pool.submit(parts_run.read_part_of_topic, kafka_alone.address, name, lake, part.to_json()) for part in parts
+        ]
+        done = [each.result() for each in asked]
+    assert os.getpid() not in {process for process, _ in done}
+    assert [rows for _, rows in done] == [1000, 250, 1000, 250]
+    sealed = seal(target, parts[0].plan)
+
+    alone = replace(target, lake=Lake(f"file://{tmp_path}/alone"))
+    position = target.lake.require(sealed.key)["position"]
+    assert alone.read(reading, position, reading.parts(position)).digest == sealed.digest

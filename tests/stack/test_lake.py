@@ -19,7 +19,7 @@ from tidegate.ingest.parts import begin, read_part, seal
 from tidegate.ingest.slices import Target
 from tidegate.lake import Lake
 from tidegate.lake.storage import Storage
-from tidegate.stack.config import StackConfig
+from tidegate.stack.config import ROOT, StackConfig
 from tidegate.validate import validate
 
 pytestmark = pytest.mark.stack
@@ -230,6 +230,55 @@ def test_a_publisher_killed_in_the_middle_of_a_file_leaves_the_old_one_and_nothi
     assert [path for path in lake._storage.find("k") if path.endswith("a.txt")] == [
         f"k/{lake.require('k')['digest'][:16]}/a.txt"
     ]
+
+
+_KILLED_AT = """\
+import os, signal, sys
+from tidegate.lake import Lake
+from tidegate.lake.storage import Storage
+left, real = int(sys.argv[2]), Storage._place
+def placed(self, below, size, fill):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, below, size, fill)
+Storage._place = placed
+with Lake(sys.argv[1]).publish("k", text="new") as draft:
+    for name in "ab":
+        draft.file(name).write_text("new")
+"""
+
+
+@pytest.mark.nightly
+def test_a_publisher_killed_before_any_of_its_writes_leaves_one_revision_whole_and_the_next_run_completes_it(
+    url: str,
+) -> None:
+    for step in range(1, 7):
+        lake = Lake(f"{url}/{step}")
+        with lake.publish("k", text="old") as draft:
+            for name in "ab":
+                draft.file(name).write_text("old")
+        ended = subprocess.run((sys.executable, "-c", _KILLED_AT, lake.url, str(step)), check=False).returncode
+        assert ended == (-signal.SIGKILL if step < 6 else 0), f"step {step}"  # a, b, old revision, manifest, revision
+        text = "old" if step < 5 else "new"
+        assert lake.require("k")["text"] == text
+        assert [lake.read("k", name).decode() for name in "ab"] == [text, text], f"step {step}"
+        subprocess.run((sys.executable, "-c", _KILLED_AT, lake.url, "0"), check=True)
+        assert [lake.read("k", name).decode() for name in "ab"] == ["new", "new"], f"the run after step {step}"
+        assert {each["text"] for each in lake.revisions("k")} == {"old", "new"}
+
+
+def test_training_reads_and_writes_the_same_lake_from_its_own_environment(lake: Lake) -> None:
+    put(lake, "k", "hello")
+    code = (
+        "import sys; from tidegate.lake import Lake; lake = Lake(sys.argv[1])\n"
+        "with lake.publish('trained') as draft: draft.file('b.txt').write_bytes(lake.read('k', 'a.txt') + b'!')\n"
+    )
+    python = ROOT / ".envs" / "train" / "bin" / "python"
+    done = subprocess.run((str(python), "-c", code, lake.url), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert lake.read("trained", "b.txt") == b"hello!"
 
 
 def test_s3_credentials_come_from_the_environment_and_stand_nowhere(

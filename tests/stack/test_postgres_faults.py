@@ -21,7 +21,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
-from tidegate.ingest import postgres
+from tidegate.ingest import postgres, postgres_parts
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -30,7 +30,7 @@ from tidegate.validate import validate
 pytestmark = pytest.mark.stack
 
 DAY = Window(start=utc("2026-01-01"), end=utc("2026-01-02"))
-ROWS = 120_000
+ROWS = 120_000  # 50 MB: more than what waits between server and reader, so that a COPY is never over at its first block
 
 
 def rules(*columns: Column) -> Contract:
@@ -60,7 +60,7 @@ class Table:
     def fill(self, rows: int = ROWS) -> None:
         self.run(
             f"CREATE TABLE {{}} AS SELECT n AS id, '2026-01-01Z'::timestamptz + n * interval '0.5 s' AS t, "
-            f"repeat('x', 100) || n AS v FROM generate_series(1, {rows}) n",
+            f"repeat('x', 400) || n AS v FROM generate_series(1, {rows}) n",
             "CREATE INDEX ON {} (t)",
             "ANALYZE {}",
         )
@@ -107,6 +107,7 @@ def half_way(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> None:
 def test_a_server_that_is_killed_in_mid_copy_is_read_again_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgres_parts, "ROWS", 20_000)  # two connections read
     var = tmp_path / "server"
     with postgres_alone(var) as cfg:
         table = Table(cfg.postgres_dsn("flights"), tmp_path)
@@ -124,6 +125,7 @@ def test_a_server_that_is_killed_in_mid_copy_is_read_again_with_the_same_bytes(
         with pytest.raises(Unavailable, match=r"Postgres at 127.0.0.1:\d+/flights did not answer"):
             table.read()
         assert table.lake.keys("slices") == []
+        assert not [each for each in threading.enumerate() if each.name == "tidegate-copy"]
     with postgres_alone(var):
         assert table.read().digest == whole.digest
 
@@ -224,7 +226,7 @@ def test_who_alters_the_table_in_mid_window_waits_for_the_reader(table: Table, m
     half_way(monkeypatch, begin)
     found = table.read()
     altering.join()
-    assert (found.rows, table.rows(found)[-1]["v"]) == (ROWS, "x" * 100 + str(ROWS))
+    assert (found.rows, table.rows(found)[-1]["v"]) == (ROWS, "x" * 400 + str(ROWS))
     assert table.rows(table.read(refresh=True))[0]["v"] == "7"
 
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tidegate.ingest import postgres, postgres_parts
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
+from tidegate.validate import validate
 
 pytestmark = pytest.mark.stack
 
@@ -59,10 +61,12 @@ class Table:
             for _ in range(count):
                 self.insert(connection)
 
-    def read(self, window: Window, sleep: Callable[[float], None] = nothing, **other: Any) -> Slice:
+    def read(
+        self, window: Window, sleep: Callable[[float], None] = nothing, contract: Contract = RULES, **other: Any
+    ) -> Slice:
         spec = PostgresSource(connection="c", table=self.name, key="id", since=BEGIN, patience=60.0, **other)
         return postgres.read(
-            delivery="d", source="s", spec=spec, contract=RULES, window=window, dsn=self.dsn, lake=self.lake,
+            delivery="d", source="s", spec=spec, contract=contract, window=window, dsn=self.dsn, lake=self.lake,
             sleep=sleep,
         )  # fmt: skip
 
@@ -97,7 +101,8 @@ def test_a_lower_key_that_is_committed_later_is_in_the_slice_and_a_naive_reader_
         cursor.execute(f"SELECT id FROM {table.name} WHERE id > %s ORDER BY id", [max(seen)])
         assert (seen, cursor.fetchall()) == ([high], [])  # max(id) as the next begin: `low` is in neither
     assert (table.ids(first), table.ids(second)) == ([low, high], [])
-    assert (first.position["after"], first.position["upto"], first.position["horizon"]["awaited"]) == (None, high, 1)
+    assert (first.position["after"], first.position["upto"]) == (None, high)
+    assert first.position["horizon"]["awaited"] >= 1  # the naive reader may be on its way out
 
 
 def test_a_transaction_that_has_only_drawn_a_number_is_waited_for(table: Table) -> None:
@@ -138,6 +143,15 @@ def test_an_empty_table_and_deleted_rows_move_no_bound_back(table: Table) -> Non
         cursor.execute(f"DELETE FROM {table.name}")
     empty = table.read(day(2))
     assert (empty.rows, empty.position["after"], empty.position["upto"]) == (0, 2, 2)
+
+
+def test_rows_of_any_time_are_clean_in_a_window_by_key(table: Table) -> None:
+    with closing(table.writer()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table.name} ADD t timestamptz NOT NULL DEFAULT '2019-05-05Z'")
+    table.commit(3)
+    timed = replace(RULES, columns=(*COLUMNS, Column("t", "timestamp", "timestamp", event_time=True)))
+    found = table.read(day(0), contract=timed)
+    assert validate(found, timed, table.lake).clean == 3
 
 
 def test_after_leaves_out_what_lies_before_it(table: Table) -> None:

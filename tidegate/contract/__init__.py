@@ -6,14 +6,19 @@ process imports `tidegate.contract.encodings` with numpy alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 from tidegate.contract.model import Column, Contract
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["Column", "Contract", "contracts_folder", "load_contract"]
 
-__all__ = ["Column", "Contract", "load_contract"]
+
+def contracts_folder() -> Path:
+    """Return the folder of contract files (TIDEGATE_CONTRACTS; default: schemas/contracts of the project)."""
+    from tidegate.delivery import project_root
+
+    return Path(os.environ.get("TIDEGATE_CONTRACTS", project_root() / "schemas" / "contracts"))
 
 
 def load_contract(name: str, folder: Path | None = None) -> Contract:
@@ -22,6 +27,6 @@ def load_contract(name: str, folder: Path | None = None) -> Contract:
     Raises:
         SpecProblems: the file has mistakes; each names file, line, field, value and remedy.
     """
-    from tidegate.contract.odcs import contracts_folder, read_contract
+    from tidegate.contract.odcs import read_contract
 
     return read_contract((folder or contracts_folder()) / f"{name}.yaml")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tidegate.contract import kinds
 from tidegate.contract.model import BITS, Cast, Column, Kind, Severity
+from tidegate.contract.thresholds import thresholds
 from tidegate.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tidegate.contract.model import Threshold
     from tidegate.yamlfile import FieldPath, Problem, YamlFile
 
 _FOR_PEOPLE = {
@@ -42,11 +44,12 @@ CUSTOM: dict[str, str] = {
     "allowedLateness": "how long before its window an event may have happened: 10m, 2h, 1 day (default 0s)",
     "encoding": "how the model sees the column: vocabulary or standardise",
     "unit": "unit of the values, for people and for reports",
-    "drift": "thresholds {linfty: 0.1} (categories) or {jensenShannon: 0.1} (numbers) between two slices",
+    "drift": "limits {linfty: 0.1} (texts) or {jensenShannon: 0.1} (numbers) of the distance to the champion's data "
+    "and to the slice before; by what happens beyond: {linfty: {warn: 0.1, retrain: 0.2, stop: 0.5}}",
+    "skew": "such limits for what servers are asked with, against the champion's training data: warn, retrain",
     "severity": "what a broken rule does, by rule: {maximum: warn}; quarantine (default), warn, or stop the slice",
 }
 _FORM_EXAMPLE = r"add customProperties: [{property: lexicalForm, value: '-?\d{1,9}'}]"
-_DRIFT = ("linfty", "jensenShannon")
 
 
 class ColumnReader:
@@ -90,7 +93,8 @@ class ColumnReader:
             items=self._items(clean),
             severities=self._severities(),
             unit=self._text("unit"),
-            drift=self._drift(),
+            drift=self._thresholds("drift", clean),
+            skew=self._thresholds("skew", clean),
             enum=self._enum(),
             event_time=self._event_time(clean),
             lateness=self._lateness(),
@@ -313,16 +317,13 @@ class ColumnReader:
             else:
                 yield rule, value
 
-    def _drift(self) -> tuple[tuple[str, float], ...]:
-        stated = self._custom.get("drift", {})
-        fits = isinstance(stated, dict) and all(
-            name in _DRIFT and isinstance(limit, int | float) and 0 < limit <= 1 for name, limit in stated.items()
-        )
-        if not fits:
-            remedy = "write {linfty: 0.1} for categories or {jensenShannon: 0.1} for numbers; both lie in 0 to 1"
-            self._problem(("drift",), stated, "no threshold of drift", remedy)
+    def _thresholds(self, name: Literal["drift", "skew"], clean: Kind) -> tuple[Threshold, ...]:
+        try:
+            return thresholds(name, self._custom.get(name, {}), clean)
+        except ValueError as error:
+            message, _, remedy = str(error).partition(" Remedy: ")
+            self._problem((name,), self._custom[name], message, remedy)
             return ()
-        return tuple((name, float(limit)) for name, limit in stated.items())
 
     def _event_time(self, clean: Kind) -> bool:
         value: object = self._custom.get("eventTime", False)

@@ -12,6 +12,9 @@ Kind = Literal[
 Cast = Literal["decimal", "epochSeconds", "epochMilliseconds", "epochMicroseconds"]
 Severity = Literal["quarantine", "warn", "stop"]
 Limit = int | float | str
+Measure = Literal["linfty", "jensenShannon"]
+DriftSeverity = Literal["warn", "retrain", "stop"]
+"""What a distance beyond its limit does, the mildest first."""
 BITS: dict[str, tuple[bool, int]] = {
     f"{sign}int{bits}": (sign == "", bits) for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
@@ -21,6 +24,15 @@ def integer_range(kind: str) -> tuple[int, int]:
     """Return the least and the greatest value of an integer kind."""
     signed, bits = BITS[kind]
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """How far two distributions of a column may lie apart by a measure (0 to 1), and what happens beyond that."""
+
+    measure: Measure
+    limit: float
+    severity: DriftSeverity = "warn"
 
 
 @dataclass(frozen=True)
@@ -62,8 +74,10 @@ class Column:
     unit: str | None = None
     lateness: float = 0.0
     """How long before the window's start an event time may lie, seconds."""
-    drift: tuple[tuple[str, float], ...] = ()
-    """Thresholds of drift, by measure: linfty, jensenShannon."""
+    drift: tuple[Threshold, ...] = ()
+    """How far its distribution may be from the champion's training data, and from the slice before."""
+    skew: tuple[Threshold, ...] = ()
+    """How far what servers are asked with may be from what the model was trained on."""
 
     def severity(self, rule: str) -> Severity:
         """What happens to a row that breaks this rule; quarantine where the contract says nothing else."""

@@ -11,7 +11,6 @@ import difflib
 import functools
 import hashlib
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +20,10 @@ import jsonschema
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaProperty
 from pydantic import ValidationError
 
+from tidegate.contract import contracts_folder
 from tidegate.contract.columns import ColumnReader
 from tidegate.contract.model import Contract
 from tidegate.contract.whole import WholeReader
-from tidegate.delivery import project_root
 from tidegate.yamlfile import FieldPath, Problem, SpecProblems, YamlFile
 
 if TYPE_CHECKING:
@@ -40,11 +39,6 @@ _REMEDIES = {
     "const": "write {value}",
 }
 _EXTRA = {"unevaluatedProperties", "additionalProperties"}
-
-
-def contracts_folder() -> Path:
-    """Return the folder of contract files (TIDEGATE_CONTRACTS; default: schemas/contracts of the project)."""
-    return Path(os.environ.get("TIDEGATE_CONTRACTS", project_root() / "schemas" / "contracts"))
 
 
 def located(contract: str) -> Path:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import DataError, Unavailable
-from tidegate.ingest import kafka_ranges, kafka_rows
+from tidegate.ingest import kafka_decode, kafka_ranges, kafka_rows
 from tidegate.ingest.kafka_broker import TIMEOUT, Broker, Topic
 from tidegate.ingest.kafka_ranges import Frozen
 from tidegate.ingest.slices import publish
@@ -169,7 +169,7 @@ class KafkaReading:
     def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
         """Yield the messages of a part as tables of the raw slice."""
         topic = Topic(position["topic"], position["topic_id"], ())
-        decoder = kafka_rows.decoder(self.spec, self.contract, self.registry)
+        decoder = kafka_decode.decoder(self.spec, self.contract, self.registry)
         yield decoder.schema.empty_table()
         for each in part.get("ranges", [part]):
             partition = each["partition"]

@@ -41,7 +41,11 @@ _BYTES = 4 << 20  # taken at once, as far as the sizes of those before tell
 _WAIT, _NEXT = 0.1, 0.005  # seconds for the first messages, and for more of them: a burst shall not pile up
 _RETENTION = ("retention.ms", "retention.bytes", "cleanup.policy")
 _AWAY = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
-_CLIENT: dict[str, Any] = {"socket.connection.setup.timeout.ms": 5_000, "log_level": 4}
+_CLIENT: dict[str, Any] = {
+    "socket.connection.setup.timeout.ms": 5_000,
+    "reconnect.backoff.max.ms": 1_000,  # a broker that is back shall not wait for us
+    "log_level": 4,
+}
 _CONSUMER: dict[str, Any] = {
     "group.id": "tidegate-none",
     "enable.auto.commit": False,

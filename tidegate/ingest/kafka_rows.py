@@ -1,9 +1,4 @@
-"""What messages become: rows of the raw slice, decoded, with what Kafka said of each message beside them.
-
-A raw slice of a topic has five columns more than others: `_key`, `_headers` (in their order, names may repeat),
-`_timestamp`, `_timestamp_type` (create: the producer's clock; append: the broker's) and `_late`. Where it holds Avro,
-`_schema` has the writer's schema of each message that is kept as bytes.
-"""
+"""Messages gathered by batches become rows of the raw slice, with what Kafka said of each message beside them."""
 
 from __future__ import annotations
 
@@ -11,114 +6,30 @@ import hashlib
 import queue
 import threading
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME
 
-from tidegate.contract.arrow import BYTES, ERROR, POSITION, slice_schema
-from tidegate.contract.avro import SCHEMA, decode_avro
-from tidegate.contract.batch import decode_many
-from tidegate.errors import DataError
 from tidegate.files import sliced
 from tidegate.files.streams import LONGEST
+from tidegate.ingest.kafka_decode import FIELDS
 from tidegate.ingest.slices import LATE, SKIPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from tidegate.contract import Contract
-    from tidegate.delivery import KafkaSource
-    from tidegate.ingest.kafka_registry import Registry
+    from tidegate.ingest.kafka_decode import Decoder
 
-pc: Any = pyarrow.compute
 _nulls: Any = pa.nulls
 
-FIELDS = [
-    pa.field("_key", pa.binary()),
-    pa.field("_headers", pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))),
-    pa.field("_timestamp", pa.timestamp("ms", tz="UTC")),
-    pa.field("_timestamp_type", pa.string()),
-    pa.field("_late", pa.bool_()),
-]
 _ROWS = 10_000
 _BYTES = 8 << 20
 _KEPT = 1 << 16  # bytes that quarantine keeps of a message too long to be decoded
 _AHEAD = 1  # batches read while one is decoded
 _CLOCKS = {TIMESTAMP_CREATE_TIME: "create", TIMESTAMP_LOG_APPEND_TIME: "append"}
-
-
-def decoder(spec: KafkaSource, contract: Contract, registry: Registry | None = None) -> Decoder:
-    """Return what decodes a source's messages.
-
-    Raises:
-        DataError: the contract has another shape than raw bytes need.
-    """
-    if spec.format == "json":
-        return Decoder(contract, partial(_as_json, contract=contract))
-    if spec.format == "bytes":
-        column = contract.columns[0]
-        if len(contract.columns) != 1 or column.raw != "bytes":
-            raise DataError(
-                f"topic {spec.topic!r} is read by format bytes: its value goes to the one column of the contract, of "
-                f"physicalType bytea, but {contract.path} has {', '.join(contract.names)}; keep one such column"
-            )
-        return Decoder(contract, partial(_as_bytes, contract=contract))
-    if registry is None:
-        raise DataError(
-            f"topic {spec.topic!r} holds Avro, and no schema registry was named; name the source's registry"
-        )
-    return Decoder(contract, partial(_as_avro, contract=contract, registry=registry), (pa.field(SCHEMA, pa.string()),))
-
-
-class Decoder(NamedTuple):
-    """How values become rows: (values, positions, those too long) -> a table of the contract's columns and `more`."""
-
-    contract: Contract
-    decode: Callable[[list[bytes | None], Any, dict[int, tuple[str, bytes]]], Any]
-    more: tuple[Any, ...] = ()
-
-    @property
-    def schema(self) -> Any:
-        """The schema of the topic's raw slice."""
-        return pa.schema([*slice_schema(self.contract), *self.more, *FIELDS])
-
-
-def _as_json(values: list[bytes | None], positions: Any, long: dict[int, tuple[str, bytes]], contract: Contract) -> Any:
-    return decode_many(values, positions, contract, long)
-
-
-def _as_bytes(
-    values: list[bytes | None], positions: Any, long: dict[int, tuple[str, bytes]], contract: Contract
-) -> Any:
-    kept = [None if row in long else value for row, value in enumerate(values)]
-    wrong: dict[int, tuple[str, bytes | None]] = {row: ("tombstone", None) for row, v in enumerate(values) if v is None}
-    wrong.update(long)
-    errors = [f"undecodable:{wrong[row][0]}" if row in wrong else None for row in range(len(values))]
-    aside = [wrong[row][1] if row in wrong else None for row in range(len(values))]
-    columns = [pa.array(kept, pa.binary()), positions, pa.array(errors, pa.string()), pa.array(aside, pa.binary())]
-    return pa.Table.from_arrays(columns, schema=slice_schema(contract))
-
-
-def _as_avro(
-    values: list[bytes | None],
-    positions: Any,
-    long: dict[int, tuple[str, bytes]],
-    contract: Contract,
-    registry: Registry,
-) -> Any:
-    rows = []
-    for row, (value, place) in enumerate(zip(values, positions.to_pylist(), strict=True)):
-        if row in long:
-            reason, kept = long[row]
-            rows.append({POSITION: place, ERROR: f"undecodable:{reason}", BYTES: kept})
-        else:
-            rows.append(decode_avro(value, place, contract, registry.schema))
-    return pa.Table.from_pylist(rows, schema=pa.schema([*slice_schema(contract), pa.field(SCHEMA, pa.string())]))
 
 
 class Batch:
@@ -143,17 +54,18 @@ class Batch:
         if not messages:
             return
         values = [message.value() for message in messages]
-        sizes = [0 if value is None else len(value) for value in values]
-        if max(sizes) > LONGEST:
+        if max(map(len, messages)) > LONGEST:  # a message's length is its value's
             for at, value in enumerate(values):
                 if value is not None and len(value) > LONGEST:
                     values[at] = b""
-                    sizes[at] = _KEPT
+                    self.held += _KEPT
                     self.long[len(self.values) + at] = (f"longer_than_{LONGEST >> 20}_MiB", _shortened(value))
         self.values += values
-        self.held += sum(sizes)
+        self.held += sum(len(value) for value in values if value)
         self._offsets += [message.offset() for message in messages]
-        self._keys += [message.key() for message in messages]
+        keys = [message.key() for message in messages]
+        self._keys += keys
+        self.held += sum(len(key) for key in keys if key)
         self._headers += [message.headers() for message in messages]
         self._stamps += [message.timestamp() for message in messages]
 

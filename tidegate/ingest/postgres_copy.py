@@ -5,7 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import psycopg2
 
 from tidegate.ingest.postgres_binary import HEADER, HEADER_REST, TRAILER
 
@@ -77,7 +80,8 @@ class _Copy:
         """End it, also half-way, and its thread."""
         if not self._ended:
             self._sink.is_left = True
-            self._cursor.connection.cancel()
+            with suppress(psycopg2.Error):  # a connection that broke is ended already
+                self._cursor.connection.cancel()
             while self._blocks.get() is not None:
                 pass
             self._ended = True

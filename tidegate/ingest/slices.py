@@ -183,7 +183,7 @@ def write(path: Path, contract: Contract, tables: Iterator[Any]) -> Counts:
 
 
 def _groups(waiting: Any, tables: Iterator[Any], told: Counter[bytes]) -> Iterator[Any]:
-    """Yield the rows in groups that depend on the rows alone, at least one; add up what the tables tell of late ones."""
+    """Yield the rows in groups that depend on the rows alone, at least one; add up what the tables tell."""
     for table in tables:
         told.update({name: int((table.schema.metadata or {}).get(name, 0)) for name in (LATE, SKIPPED)})
         waiting = pa.concat_tables([waiting, table])

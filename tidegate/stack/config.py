@@ -138,6 +138,11 @@ class Paths:
         """The interpreter of the training environment."""
         return self.root / ".envs" / "train" / "bin" / "python"
 
+    @property
+    def python_validate(self) -> Path:
+        """The interpreter of the environment that watches slices."""
+        return self.root / ".envs" / "validate" / "bin" / "python"
+
 
 @dataclass(frozen=True)
 class StackConfig:

@@ -62,13 +62,14 @@ def validate_slice(slice: Slice, contract: Contract, lake: Lake) -> ValidatedSli
 
 def _split(slice: Slice, contract: Contract, lake: Lake, draft: Draft) -> stream.Outcome:
     """Write a slice's clean and its quarantined rows into a draft, and their numbers into its fields."""
-    windowed = slice.position.get("kind") != "hdfs"  # reference data are read whole for every window
+    is_windowed = slice.position.get("windowed", slice.position.get("kind") != "hdfs")  # slices of old do not say it
+    by_time = is_windowed and slice.position.get("key") is None
     with ExitStack() as open_files:
         clean, bad = (
             open_files.enter_context(ParquetSink(draft.file(name), schema))
             for name, schema in ((CLEAN, clean_schema(contract)), (QUARANTINE, QUARANTINE_SCHEMA))
         )
-        window = slice.window if windowed else None
+        window = slice.window if by_time else None  # reference data are read whole, and a key says nothing of when
         outcome = stream.run(lambda: _tables(slice, contract, lake), contract, clean, bad, window)
     if outcome.rows != slice.rows or outcome.rows != outcome.clean + outcome.quarantined:
         raise DataError(

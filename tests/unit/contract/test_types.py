@@ -231,6 +231,21 @@ def test_a_whole_number_type_ends_where_arrows_does(kind: str) -> None:
             "0 to 1",
         ),
         (
+            "logicalType: string, physicalType: text, customProperties: [{property: drift, value: {linfty: {shout: 1}}}]",
+            "x.drift",
+            "{warn: 0.1, retrain: 0.2, stop: 0.3}",
+        ),
+        (
+            "logicalType: string, physicalType: text, customProperties: [{property: skew, value: {linfty: {stop: 0.1}}}]",
+            "x.skew",
+            "{warn: 0.1, retrain: 0.2}",
+        ),
+        (
+            "logicalType: integer, physicalType: int, customProperties: [{property: drift, value: {linfty: 0.3}}]",
+            "x.drift",
+            "jensenShannon",
+        ),
+        (
             "logicalType: integer, physicalType: int, customProperties: [{property: allowedLateness, value: 1h}]",
             "x.allowedLateness",
             "move it",

@@ -9,6 +9,7 @@ import pytest
 
 from tidegate import schemas
 from tidegate.delivery import RolloutSpec, delivery_named, project_root, read_delivery, share_sampled
+from tidegate.units import utc
 from tidegate.yamlfile import SpecProblems
 
 TEXT = (project_root() / "schemas" / "deliveries" / "flights.yaml").read_text()
@@ -59,6 +60,7 @@ def test_only_a_declared_model_can_be_asked_for() -> None:
             "",
             "optimise.target to savedmodel, or serve.server to triton",
         ),
+        ("retrain: {kafka: {connection: events, topic: retrain}, ", "retrain: {", "retrain", "", "add kafka:"),
         ("lateness: 10m", "lateness: soon", "sources.weather.kafka.lateness", "'soon'", "10m"),
         ("weight: 50%", "weight: 5%", "rollout", "", "10%, 50%, 100%"),
         ("weight: 50%", "mirror: 50%", "rollout", "", "as in mirror, 10%, 50%, 100%"),
@@ -135,6 +137,29 @@ def test_a_source_in_two_places_is_refused(tmp_path: Path) -> None:
     two = "hdfs: {connection: lake, path: /reference/planes}, kafka: {connection: events, topic: t}"
     with pytest.raises(SpecProblems, match=r"sources\.planes: a source has exactly one.*keep one"):
         read_delivery(write(tmp_path, "hdfs: {connection: lake, path: /reference/planes}", two))
+
+
+def test_a_table_is_read_by_a_key_from_a_first_window_on(tmp_path: Path) -> None:
+    delivery = read_delivery(write(tmp_path, "time: time_hour", "key: id, since: 2013-01-01, after: 7"))
+    table = delivery.sources["flights"].postgres
+    assert table is not None
+    assert (table.key, table.since, table.after, table.time) == ("id", utc("2013-01-01"), 7, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("time: time_hour, key: id, since: 2013-01-01", "exactly one of time, key"),
+        ("patience: 1m", "exactly one of time, key"),
+        ("key: id", "since: 2013-01-01"),
+        ("time: time_hour, since: 2013-01-01", "leave since out"),
+        ("time: time_hour, after: 7", "leave it out"),
+        ("key: id, since: yesterday", "since"),
+    ],
+)
+def test_a_table_without_a_clear_begin_of_its_windows_is_refused(tmp_path: Path, written: str, message: str) -> None:
+    with pytest.raises(SpecProblems, match=message):
+        read_delivery(write(tmp_path, "time: time_hour", written))
 
 
 def test_tensorflow_serving_keeps_no_sample_to_judge_from(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import KafkaSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Window
-from tidegate.ingest import kafka_rows
+from tidegate.ingest import kafka_decode, kafka_rows
 from tidegate.ingest.kafka import KafkaReading, Offsets
 from tidegate.ingest.kafka_broker import Topic
 from tidegate.ingest.kafka_ranges import Bounds, Lost
@@ -161,6 +161,9 @@ class Message:
     def value(self) -> bytes | None:
         return self.value_
 
+    def __len__(self) -> int:
+        return len(self.value_ or b"")
+
     def key(self) -> bytes | None:
         return self.key_
 
@@ -174,7 +177,7 @@ class Message:
 def table(messages: list[Message], **spec: Any) -> Any:
     batch = kafka_rows.Batch()
     batch.add(messages)
-    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w", **spec), RULES)
+    decoder = kafka_decode.decoder(KafkaSource(connection="c", topic="w", **spec), RULES)
     return batch.table("w/0/", JANUARY.start, decoder)
 
 
@@ -204,7 +207,7 @@ def test_the_late_ones_are_counted_for_the_manifest_and_one_without_a_time_is_no
 def test_tombstones_that_are_no_rows_are_counted_also_where_nothing_else_came() -> None:
     messages = [Message(0, None), Message(1), Message(2, None)]
     (batch,) = kafka_rows.batches(iter([messages]), skip=True)
-    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w"), RULES)
+    decoder = kafka_decode.decoder(KafkaSource(connection="c", topic="w"), RULES)
     found = batch.table("w/0/", JANUARY.start, decoder)
     assert (found.column("_position").to_pylist(), found.schema.metadata[b"skipped"]) == (["w/0/1"], b"2")
 
@@ -273,10 +276,10 @@ def test_raw_bytes_are_the_one_column_of_their_contract() -> None:
     rules = replace(RULES, columns=(Column("body", "bytes", "bytes"),))
     batch = kafka_rows.Batch()
     batch.add([Message(0, b"\xff\x00"), Message(1, None)])
-    decoder = kafka_rows.decoder(KafkaSource(connection="c", topic="w", format="bytes"), rules)
+    decoder = kafka_decode.decoder(KafkaSource(connection="c", topic="w", format="bytes"), rules)
     found = batch.table("w/0/", JANUARY.start, decoder).to_pylist()
 
     assert [row["body"] for row in found] == [b"\xff\x00", None]
     assert [row["_error"] for row in found] == [None, "undecodable:tombstone"]
     with pytest.raises(DataError, match=r"format bytes.*one column.*physicalType bytea.*has n"):
-        kafka_rows.decoder(KafkaSource(connection="c", topic="w", format="bytes"), RULES)
+        kafka_decode.decoder(KafkaSource(connection="c", topic="w", format="bytes"), RULES)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
 from tidegate.handoff import Slice, Window
+from tidegate.ingest import slices as slices_module
 from tidegate.ingest.slices import publish, write
 from tidegate.lake import Lake
 from tidegate.units import utc
@@ -73,6 +74,32 @@ def test_how_the_source_cuts_its_rows_into_batches_does_not_change_the_bytes(
     assert write(folder / "cut", RULES, iter(parts)) == (table.num_rows, 0, 0)
     write(folder / "whole", RULES, iter([table]))
     assert (folder / "cut").read_bytes() == (folder / "whole").read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 300), min_size=1, max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+)
+def test_row_groups_end_by_the_bytes_of_their_rows_wherever_batches_end(
+    sizes: list[int], cuts: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    contract = Contract("c", "1", (Column("v", "string", "string"), Column("b", "bytes", "bytes")), "c", "0" * 64)
+    values = [{"v": "x" * size, "b": b"y" * (size // 2) if size % 3 else None} for size in sizes]
+    table = pa.Table.from_pylist(values, schema=slice_schema(contract))
+    bounds = [0, *sorted(min(cut, len(sizes)) for cut in cuts), len(sizes)]
+    folder = tmp_path_factory.mktemp("groups")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slices_module, "_BYTES", 500)
+        write(folder / "cut", contract, iter([table.slice(a, b - a) for a, b in itertools.pairwise(bounds)]))
+        write(folder / "whole", contract, iter([table]))
+    assert (folder / "cut").read_bytes() == (folder / "whole").read_bytes()
+    found = pq.ParquetFile(folder / "whole")
+    groups = [found.read_row_group(number) for number in range(found.num_row_groups)]
+    assert [row for group in groups for row in group.select(["v", "b"]).to_pylist()] == values
+    for group in groups:
+        texts = [len(row["v"] or "") + len(row["b"] or b"") for row in group.to_pylist()]
+        assert sum(texts[:-1]) < 500
 
 
 def test_two_lakes_get_the_same_bytes_and_the_same_manifest(tmp_path: Path) -> None:

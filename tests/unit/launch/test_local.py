@@ -93,11 +93,13 @@ def test_a_workload_hands_back_its_result(local):
     assert '"config"' in (state.result or "")
 
 
-def test_members_see_no_secret_of_the_caller(local, monkeypatch):
+def test_members_see_no_secret_of_the_caller_but_those_of_the_lake(local, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://lake.example:9000")
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://hunter2")
     local.start(work())
     result = ended(local).result or ""
     assert "hunter2" not in result
+    assert "http://lake.example:9000" in result
     assert '"TF_USE_LEGACY_KERAS": "1"' in result
 
 

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -61,6 +62,20 @@ def test_each_source_is_ingested_in_parts_where_it_is_large_and_validated_either
         assert [task.is_mapped for task in chain] == [False, True, False, False]
         # `read` and `seal` are skipped for a small slice: that must not skip `validate`, as their failure must stop it
         assert [task.trigger_rule for task in chain[1:]] == ["all_success", "all_success", "none_failed"]
+
+
+def test_windows_of_a_topic_are_frozen_one_by_one_and_have_time_to_wait(bag):
+    topic, table = (bag.dags["ingest__flights"].get_task(f"{source}.ingest") for source in ("weather", "flights"))
+    assert (topic.max_active_tis_per_dag, table.max_active_tis_per_dag) == (1, None)
+    assert topic.execution_timeout - table.execution_timeout == timedelta(minutes=20)
+
+
+def test_a_window_is_watched_beside_its_publication_which_does_not_wait_for_it(bag):
+    dag = bag.dags["ingest__flights"]
+    watch, drift = dag.get_task("watch"), dag.get_task("drift")
+    assert watch.upstream_task_ids == dag.get_task("publish").upstream_task_ids
+    assert watch.downstream_task_ids == {"drift"}
+    assert [asset.name for asset in drift.outlets] == ["flights_drift"]
 
 
 def test_a_rollout_has_no_run_timeout_that_could_skip_its_rollback(bag):

@@ -85,11 +85,11 @@ def _feature(feature: Any, column: Column, pb: Any) -> None:
         if column.enum:
             feature.string_domain.name = column.name
             feature.string_domain.value.extend(str(value) for value in column.enum)
-    for measure, limit in column.drift:
-        comparator = getattr(
-            feature.drift_comparator, {"linfty": "infinity_norm"}.get(measure, "jensen_shannon_divergence")
-        )
-        comparator.threshold = limit
+    for comparator, thresholds in ((feature.drift_comparator, column.drift), (feature.skew_comparator, column.skew)):
+        for threshold in thresholds:
+            name = "infinity_norm" if threshold.measure == "linfty" else "jensen_shannon_divergence"
+            least = min(each.limit for each in thresholds if each.measure == threshold.measure)
+            getattr(comparator, name).threshold = least
 
 
 def _whole(feature: Any, column: Column) -> None:

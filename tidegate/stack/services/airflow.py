@@ -69,6 +69,7 @@ def environment(cfg: StackConfig) -> dict[str, str]:
             "TIDEGATE_ROOT": str(paths.root),
             "TIDEGATE_LAKE": f"file://{paths.lake}",
             "TIDEGATE_PYTHON_TRAIN": str(paths.python_train),
+            "TIDEGATE_PYTHON_VALIDATE": str(paths.python_validate),
             "TIDEGATE_DELIVERIES": str(deliveries_folder().resolve()),
             "MLFLOW_TRACKING_URI": cfg.url("mlflow"),
             "GIT_PYTHON_REFRESH": "quiet",
@@ -126,7 +127,12 @@ def _connections(cfg: StackConfig) -> dict[str, str]:
         "flights_db": _database(cfg, "flights"),
         "tidegate_db": _database(cfg, "tidegate"),
         "events": {"conn_type": "kafka", "extra": {"bootstrap.servers": cfg.kafka}},
-        "lake": {"conn_type": "hdfs", "host": "127.0.0.1", "port": cfg.ports["hdfs-namenode"]},
+        "lake": {
+            "conn_type": "hdfs",
+            "host": "127.0.0.1",
+            "port": cfg.ports["hdfs-namenode"],
+            "extra": {"webhdfs": cfg.url("hdfs-namenode-http")},
+        },
         "mlflow": _http(cfg, "mlflow"),
         "prometheus": _http(cfg, "prometheus"),
         "traffic": {
