@@ -30,7 +30,7 @@ from tidegate.validate import validate
 pytestmark = pytest.mark.stack
 
 DAY = Window(start=utc("2026-01-01"), end=utc("2026-01-02"))
-ROWS = 120_000
+ROWS = 120_000  # 50 MB: more than what waits between server and reader, so that a COPY is never over at its first block
 
 
 def rules(*columns: Column) -> Contract:
@@ -60,7 +60,7 @@ class Table:
     def fill(self, rows: int = ROWS) -> None:
         self.run(
             f"CREATE TABLE {{}} AS SELECT n AS id, '2026-01-01Z'::timestamptz + n * interval '0.5 s' AS t, "
-            f"repeat('x', 100) || n AS v FROM generate_series(1, {rows}) n",
+            f"repeat('x', 400) || n AS v FROM generate_series(1, {rows}) n",
             "CREATE INDEX ON {} (t)",
             "ANALYZE {}",
         )
@@ -226,7 +226,7 @@ def test_who_alters_the_table_in_mid_window_waits_for_the_reader(table: Table, m
     half_way(monkeypatch, begin)
     found = table.read()
     altering.join()
-    assert (found.rows, table.rows(found)[-1]["v"]) == (ROWS, "x" * 100 + str(ROWS))
+    assert (found.rows, table.rows(found)[-1]["v"]) == (ROWS, "x" * 400 + str(ROWS))
     assert table.rows(table.read(refresh=True))[0]["v"] == "7"
 
 
