@@ -19,7 +19,7 @@ from tidegate.handoff import Slice
 from tidegate.version import code_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tidegate.contract import Contract
@@ -60,30 +60,6 @@ class Reading(Protocol):
     def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
         """Yield the part's rows in a stable order as tables of the contract's slice schema, in bounded memory."""
         ...
-
-
-class AtOnce:
-    """A reading of a source that freezes its position while it reads: one part, in this process."""
-
-    def __init__(self, read: Callable[[dict[str, Any]], Iterator[Any]]):
-        self._read = read
-        self._tables: Iterator[Any] = iter(())
-
-    def freeze(self) -> dict[str, Any]:
-        """Read up to the first table, by which the position is filled."""
-        position: dict[str, Any] = {}
-        tables = self._read(position)
-        first = [table for _, table in zip(range(1), tables, strict=False)]
-        self._tables = chain(first, tables)
-        return position
-
-    def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return one part."""
-        return [{}]
-
-    def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
-        """Yield the tables."""
-        return self._tables
 
 
 @dataclass(frozen=True)
