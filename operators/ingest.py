@@ -136,7 +136,8 @@ def source_of(delivery: Delivery, source: str, window: Window) -> tuple[Target, 
         )
     assert spec.hdfs is not None  # noqa: S101 - Source allows exactly one place
     conn = clients.connection(spec.hdfs.connection)
-    return target, hdfs.reading(spec=spec.hdfs, host=conn.host, port=conn.port, **common)
+    webhdfs = conn.extra_dejson.get("webhdfs")
+    return target, hdfs.reading(spec=spec.hdfs, host=conn.host, port=conn.port, webhdfs=webhdfs, **common)
 
 
 class ValidateOperator(BaseOperator):

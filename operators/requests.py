@@ -96,7 +96,7 @@ def default_window(delivery: Delivery, now: datetime) -> Window | None:
     from tidegate import keys
 
     lake = the_lake()
-    windowed = [name for name, source in delivery.sources.items() if source.kind != "hdfs"]
+    windowed = [name for name, source in delivery.sources.items() if source.is_windowed]
     end, start = None, utc(delivery.start)
     while start < now:
         window = Window(start=start, end=add_window(start, delivery.window))

@@ -87,6 +87,10 @@ def _fits(file: YamlFile, name: str, source: Source, contract: Contract) -> list
         if clock is None or clock.name != source.postgres.time:
             remedy = f"add the custom property eventTime to {source.postgres.time} in {contract.path}"
             return [file.problem(at, source.postgres.time, "this column is not the contract's event time", remedy)]
+    if source.hdfs and source.hdfs.is_windowed and clock is None:
+        remedy = f"add the custom property eventTime to the column of {contract.path} that says when"
+        message = "files are read by the window in their path, and this contract has no time to compare with it"
+        return [file.problem(("sources", name, "contract"), source.contract, message, remedy)]
     if source.kafka and clock is None:
         remedy = f"add the custom property eventTime to the column of {contract.path} that says when"
         message = "a topic is read by time, and this contract has none"

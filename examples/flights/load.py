@@ -269,9 +269,9 @@ def _options(contract: str) -> Any:
 
 
 def _airports() -> Any:
-    from tidegate.ingest.hdfs import decode
+    from tidegate.files import read_file
 
-    return decode(AIRPORTS, _data("airports.csv").read_bytes(), load_contract("airports"))
+    return pa.concat_tables(read_file(_data("airports.csv"), load_contract("airports")))
 
 
 def _data(name: str) -> Path:

@@ -106,14 +106,45 @@ def _is_ready(service: Service) -> bool:
         return False
 
 
+class Hdfs:
+    """A NameNode and a DataNode alone, each of which can be killed and started again."""
+
+    def __init__(self, var: Path, held: ExitStack):
+        self.cfg = StackConfig.load(var)
+        self._services = dict(zip(("namenode", "datanode"), hdfs.services(self.cfg), strict=True))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._held = held
+
+    def start(self, role: str) -> None:
+        """Start one of them, and wait until it is ready."""
+        log = self.cfg.paths.var / f"{role}.log"
+        self._processes[role] = self._held.enter_context(_running(self._services[role], log))
+
+    def kill(self, role: str) -> None:
+        """Kill one of them."""
+        self._processes[role].kill()
+        self._processes[role].wait(timeout=30)
+
+    def admin(self, *arguments: str) -> None:
+        """Run `hdfs dfsadmin`."""
+        command = (*hdfs._java(self.cfg), "org.apache.hadoop.hdfs.tools.DFSAdmin", *arguments)
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
 @pytest.fixture(scope="session")
-def hdfs_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackConfig]:
+def hdfs_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
+    """HDFS alone, to be broken and mended."""
+    with ExitStack() as held:
+        found = Hdfs(tmp_path_factory.mktemp("hdfs-alone"), held)
+        for role in ("namenode", "datanode"):
+            found.start(role)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def hdfs_alone(hdfs_parts: Hdfs) -> StackConfig:
     """HDFS alone: a NameNode and a DataNode."""
-    var = tmp_path_factory.mktemp("hdfs-alone")
-    cfg = StackConfig.load(var)
-    namenode, datanode = hdfs.services(cfg)
-    with _running(namenode, var / "namenode.log"), _running(datanode, var / "datanode.log"):
-        yield cfg
+    return hdfs_parts.cfg
 
 
 _S3 = """\

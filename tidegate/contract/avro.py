@@ -68,15 +68,9 @@ def _number(value: bytes) -> int:
 
 
 def _record(body: bytes, schema: str) -> dict[str, Any]:
-    from fastavro import schemaless_reader
-
-    stream, writer = io.BytesIO(body), parsed(schema)
-    try:
-        found: Any = schemaless_reader(stream, writer, None)
-        left = stream.read(1)
-    except _BROKEN:
-        raise ValueError("not_avro") from None
-    if left:
+    stream = io.BytesIO(body)
+    found = next_value(stream, parsed(schema))
+    if stream.read(1):
         raise ValueError("not_avro")
     if not isinstance(found, dict):
         raise ValueError("not_an_avro_record")
@@ -146,3 +140,26 @@ _READERS: Readers = {
     "timestamp": _moment(aware=True),
     "local_timestamp": _moment(aware=False),
 }
+
+
+def fields_of(record: dict[str, Any], contract: Contract) -> dict[str, Any]:
+    """Return an Avro record's fields as values of the contract's raw types.
+
+    Raises:
+        ValueError: one is none; the message is the reason.
+    """
+    return typed(record, contract, _READERS)
+
+
+def next_value(stream: Any, schema: Any) -> Any:
+    """Return the next value of a binary stream by a parsed schema.
+
+    Raises:
+        ValueError: the bytes there are none.
+    """
+    from fastavro import schemaless_reader
+
+    try:
+        return schemaless_reader(stream, schema, None)
+    except _BROKEN:
+        raise ValueError("not_avro") from None

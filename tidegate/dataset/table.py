@@ -41,10 +41,10 @@ def build(
 ) -> Dataset:
     """Publish the dataset of a window: train.parquet, test.parquet (raw values), encodings.json and statistics.json.
 
-    A windowed source (Postgres, Kafka) is the union of its slices in the window, reference data (HDFS) are those of its
-    newest slice; of each slice it is the newest revision. The last `dataset.test` of the window is held out. `folder`
-    holds the SQL; `contracts` maps a source to its contract (default: those of the project). What was checked goes into
-    the manifest as `checks`.
+    A windowed source is the union of its slices in the window, reference data (HDFS without a window in its path) are
+    those of its newest slice; of each slice it is the newest revision. The last `dataset.test` of the window is held
+    out. `folder` holds the SQL; `contracts` maps a source to its contract (default: those of the project). What was
+    checked goes into the manifest as `checks`.
 
     Raises:
         SpecError: the SQL cannot be run, yields what no encoding is stated for, or has a feature that sees the future.
@@ -162,7 +162,7 @@ def _slices(delivery: Delivery, window: Window, lake: Lake) -> dict[str, list[st
         raise DataError(f"{delivery.delivery}: {error}") from error
     found = {}
     for name, source in delivery.sources.items():
-        wanted = parts if source.kind != "hdfs" else parts[-1:]
+        wanted = parts if source.is_windowed else parts[-1:]
         found[name] = [keys.validated(delivery.delivery, name, part) for part in wanted]
         for part, key in zip(wanted, found[name], strict=True):
             if lake.manifest(key) is None:

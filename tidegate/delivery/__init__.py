@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tidegate.delivery import paths
 from tidegate.delivery.rollout import (
     DisagreementLimit,
     LabelsLimit,
@@ -137,10 +138,28 @@ class KafkaSource(Spec):
 
 
 class HdfsSource(Spec):
-    """Files under a path; read whole (reference data) for each window."""
+    """Files under a path that names the window; under one that does not, reference data, read whole for each window."""
 
     connection: str
-    path: str = Field(pattern=r"^/")
+    path: str = Field(
+        pattern=r"^/",
+        description="folder, file or pattern (*, ?); {start:%Y-%m-%d} in it makes it one for each day of the window",
+        examples=["/events/dt={start:%Y-%m-%d}", "/reference/planes"],
+    )
+    missing: Literal["fail", "skip"] = Field(
+        default="fail", description="what a path of the window without a file is: not there yet, or without rows"
+    )
+    connections: int = Field(default=2, ge=1, le=16, description="how many files are read side by side")
+
+    @field_validator("path")
+    @classmethod
+    def _is_template(cls, value: str) -> str:
+        return paths.checked(value)
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether the path names the window."""
+        return paths.is_windowed(self.path)
 
 
 class Source(Spec):
@@ -161,6 +180,11 @@ class Source(Spec):
     def kind(self) -> Literal["postgres", "kafka", "hdfs"]:
         """Which place this source lives in."""
         return "postgres" if self.postgres else "kafka" if self.kafka else "hdfs"
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether a slice holds the rows of its window alone; reference data are read whole for each."""
+        return self.hdfs is None or self.hdfs.is_windowed
 
 
 class LeakageSpec(Spec):
@@ -344,6 +368,14 @@ class Delivery(Spec):
     @model_validator(mode="after")
     def _schedulable(self) -> Self:
         cron_of(self.window)
+        return self
+
+    @model_validator(mode="after")
+    def _paths_fit(self) -> Self:
+        for name, source in self.sources.items():
+            why = paths.misfit(source.hdfs.path, self.window) if source.hdfs else None
+            if why:
+                raise ValueError(f"sources.{name}.hdfs: {why}")
         return self
 
     @model_validator(mode="after")

@@ -19,12 +19,11 @@ from tidegate.files.streams import LONGEST, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from tidegate.contract import Column, Contract
-    from tidegate.files.streams import Packing
+    from tidegate.files.streams import Input, Packing
 
 pc: Any = pyarrow.compute
 
@@ -34,7 +33,7 @@ _NOT_UTF8, _NO_RECORD = -1, -2
 _ODD = {_NOT_UTF8: "not_utf8", _NO_RECORD: "no_csv_record"}
 
 
-def read(path: Path, packed: Packing | None, contract: Contract, progress: Callable[[int], None]) -> Iterator[Any]:
+def read(path: Input, packed: Packing | None, contract: Contract, progress: Callable[[int], None]) -> Iterator[Any]:
     """Yield the rows of one CSV file; a row of another number of fields than the header's is kept as its bytes."""
     for column in contract.columns:
         if column.raw in ("list", "struct"):
@@ -52,12 +51,12 @@ def read(path: Path, packed: Packing | None, contract: Contract, progress: Calla
         raise DataError(f"{path} holds no header line; write the columns' names first: {','.join(contract.names)}")
 
 
-def _header(path: Path, record: bytes, contract: Contract) -> list[str]:
+def _header(path: Input, record: bytes, contract: Contract) -> list[str]:
     try:
         found = pacsv.read_csv(io.BytesIO(record.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") + b"\n"))
+        names: list[str] = found.column_names
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DataError(f"{path}:1: no header line: {error}; write the columns' names first") from error
-    names: list[str] = found.column_names
     missing = [name for name in contract.names if name not in names]
     twice = [name for name in contract.names if names.count(name) > 1]
     if missing or twice:
@@ -69,7 +68,7 @@ def _header(path: Path, record: bytes, contract: Contract) -> list[str]:
     return names
 
 
-def _records(path: Path, blocks: Iterator[bytes]) -> Iterator[tuple[bytes, NDArray[np.int64], NDArray[np.int64]]]:
+def _records(path: Input, blocks: Iterator[bytes]) -> Iterator[tuple[bytes, NDArray[np.int64], NDArray[np.int64]]]:
     """Yield blocks of whole records: bytes, the records' bounds [n + 1] in them, and the line each starts at [n].
 
     Empty lines are no records. A block's bounds skip none of its bytes but those.
@@ -137,7 +136,7 @@ def _cut(block: bytes, ends: NDArray[np.int64], line: int) -> tuple[bytes, NDArr
 
 
 def _parsed(
-    path: Path,
+    path: Input,
     block: bytes,
     bounds: NDArray[np.int64],
     numbers: NDArray[np.int64],

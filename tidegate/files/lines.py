@@ -13,18 +13,16 @@ from tidegate.files.streams import LONGEST, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tidegate.contract import Contract
-    from tidegate.files import sliced
-from tidegate.files.streams import Packing
+    from tidegate.files.streams import Input, Packing
 
 _ROWS = 10_000
 _BYTES = 8 << 20
 _KEPT = 1 << 16  # bytes of a line too long to be read that quarantine keeps
 
 
-def read(path: Path, packed: Packing | None, contract: Contract, progress: Callable[[int], None]) -> Iterator[Any]:
+def read(path: Input, packed: Packing | None, contract: Contract, progress: Callable[[int], None]) -> Iterator[Any]:
     """Yield the rows of one file of JSON lines; empty lines are no rows."""
     batch = _Batch(path.name, contract)
     read_bytes = 0

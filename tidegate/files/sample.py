@@ -12,8 +12,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError
-from tidegate.files import form_of
-from tidegate.files.streams import chunks
+from tidegate.files import avro, form_of, tfrecord
+from tidegate.files.streams import Input, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,13 +28,19 @@ def sample(path: Path, rows: int) -> Any:
     """
     form, packed = form_of(path)
     try:
+        file = Input.local(path)
         if form == ".parquet":
-            with pq.ParquetFile(path) as file:
-                batches = list(itertools.islice(file.iter_batches(min(rows, 1 << 16)), -(-rows // min(rows, 1 << 16))))
-                return pa.Table.from_batches(batches, file.schema_arrow).slice(0, rows)
+            with pq.ParquetFile(path) as found:
+                step = min(rows, 1 << 16)
+                batches = list(itertools.islice(found.iter_batches(step), -(-rows // step)))
+                return pa.Table.from_batches(batches, found.schema_arrow).slice(0, rows)
         if form == ".csv":
-            return _csv(next(chunks(path, packed, lambda _: None), b"")).slice(0, rows)
-        return from_messages(_lines(path, packed), rows)
+            return _csv(next(chunks(file, packed, lambda _: None), b"")).slice(0, rows)
+        if form == ".avro":
+            return _table(list(itertools.islice(avro.records(file), rows)))
+        if form in (".tfrecord", ".tfrecords"):
+            return _examples(list(itertools.islice(tfrecord.records(file, packed), rows)))
+        return from_messages(_lines(file, packed), rows)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as {form}: {error}; name another file") from error
 
@@ -54,9 +60,9 @@ def _csv(text: bytes) -> Any:
     )
 
 
-def _lines(path: Path, packed: Any) -> Iterable[bytes]:
+def _lines(file: Input, packed: Any) -> Iterable[bytes]:
     left = b""
-    for block in chunks(path, packed, lambda _: None):
+    for block in chunks(file, packed, lambda _: None):
         *lines, left = (left + block).split(b"\n")
         yield from lines
     yield left
@@ -80,6 +86,29 @@ def from_messages(messages: Iterable[bytes], rows: int) -> Any:
             found.append(value)
     if not found:
         raise DataError("no message is a JSON object; a contract can only be inferred from some that are")
+    return _table(found)
+
+
+def _examples(found: list[dict[str, list[Any]]]) -> Any:
+    """Return Examples as a table: a feature that never has two values is no list, bytes that are texts are texts."""
+    several = {name for row in found for name, values in row.items() if len(values) > 1}
+    raw = {name for row in found for name, values in row.items() if not all(_is_text(value) for value in values)}
+
+    def value(name: str, values: list[Any]) -> Any:
+        read = [each.decode() if isinstance(each, bytes) and name not in raw else each for each in values]
+        return read if name in several else read[0] if read else None
+
+    return _table([{name: value(name, values) for name, values in row.items()} for row in found])
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        return not isinstance(value, bytes) or value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
     names = list(dict.fromkeys(name for row in found for name in row))
     return pa.table({name: _column([row.get(name) for row in found]) for name in names})
 
@@ -88,4 +117,6 @@ def _column(values: list[Any]) -> Any:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
+        return pa.array(
+            [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values]
+        )

@@ -1,19 +1,25 @@
-"""Reads reference data from HDFS: the list of files is frozen first, then each Parquet or CSV file is read whole."""
+"""Reads files from HDFS: the list is frozen first, with sizes, times and checksums, and each file is read as frozen.
+
+Files of a path that names the window are its rows; those of another path are reference data, read whole for each.
+"""
 
 from __future__ import annotations
 
-import io
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
-
-from tidegate.contract.arrow import raw_schema, slice_schema
-from tidegate.errors import DataError
-from tidegate.ingest.edge import away, probe, within
-from tidegate.ingest.slices import AtOnce, publish
+from tidegate.delivery.paths import paths
+from tidegate.errors import Conflict, DataError, Retryable
+from tidegate.files import form_of, read_file
+from tidegate.files.streams import Input
+from tidegate.ingest.ahead import in_order
+from tidegate.ingest.hdfs_client import SHA256, BeingWritten, File, Flowing, Hdfs
+from tidegate.ingest.slices import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,19 +27,14 @@ if TYPE_CHECKING:
     from tidegate.contract import Contract
     from tidegate.delivery import HdfsSource
     from tidegate.handoff import Slice, Window
-    from tidegate.ingest.slices import Reading
     from tidegate.lake import Lake
 
 TIMEOUT = 30.0
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of the frozen list: path, bytes and modification time (milliseconds since 1970)."""
-
-    path: str
-    size: int
-    modified: int
+PART = 2 << 30
+"""Bytes of the files that one part reads: a minute's work or more."""
+_UNFINISHED = (".tmp", "._copying_", ".inprogress", ".in-progress", ".partial", ".part", ".crc")
+_OPEN_FOR = 86_400.0  # seconds in which a file that ends with a block is taken for one that grows
+log = logging.getLogger(__name__)
 
 
 def read(
@@ -48,27 +49,20 @@ def read(
     lake: Lake,
     refresh: bool = False,
     timeout: float = TIMEOUT,
+    webhdfs: str | None = None,
 ) -> Slice:
     """Publish all rows of the files below a path, in the order of their names, under this window.
 
-    The source's position is the list of files; a row's position is `path#number`, from 0. `timeout` holds for each
-    call to the NameNode and each file, seconds.
+    The source's position is the list of files, and of those left out; a row's position is `path:line` (CSV, JSON lines)
+    or `path#row`. `timeout` holds for each call to the NameNode and each read, seconds; `webhdfs` is the address of the
+    NameNode's HTTP server, `http://host:9870`: without it files are read twice, to know their checksums first.
 
     Raises:
         Unavailable: the NameNode or a DataNode does not answer in time.
-        DataError: no such path or no data file in it, a file of another schema, or one that changed while it was read.
+        Retryable: a path of the window has no file yet. Conflict: a file changed while it was read.
+        DataError: no such path, no right to read it, no data file in it, or a file that cannot be read by the contract.
     """
-    asked = reading(
-        delivery=delivery,
-        source=source,
-        spec=spec,
-        contract=contract,
-        window=window,
-        host=host,
-        port=port,
-        lake=lake,
-        timeout=timeout,
-    )
+    asked = Files(spec, contract, window, host, port, timeout, webhdfs)
     return publish(
         delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
     )
@@ -85,130 +79,161 @@ def reading(
     port: int,
     lake: Lake,
     timeout: float = TIMEOUT,
-) -> Reading:
+    webhdfs: str | None = None,
+) -> Files:
     """Return how the window is read; see `read`."""
+    return Files(spec, contract, window, host, port, timeout, webhdfs)
 
-    address = f"{host}:{port}"
 
-    def rows(position: dict[str, Any]) -> Iterator[Any]:
-        probe("HDFS", host, port, min(timeout, 5.0))
-        fs = _call(address, timeout, lambda: _connect(host, port))
-        files = _call(address, timeout, lambda: _list(fs, spec.path))
-        if not files:
-            raise DataError(
-                f"hdfs://{address}{spec.path} holds no .parquet or .csv file; put one there, or mend source {source!r}"
+@dataclass(frozen=True)
+class Files:
+    """The files of one window: see `tidegate.ingest.slices.Reading`."""
+
+    spec: HdfsSource
+    contract: Contract
+    window: Window
+    host: str
+    port: int
+    timeout: float
+    webhdfs: str | None
+
+    def _hdfs(self) -> Hdfs:
+        return Hdfs(self.host, self.port, self.timeout, self.webhdfs)
+
+    def freeze(self) -> dict[str, Any]:
+        """Return the files that are whole, with checksums, and those left out, each with the reason."""
+        hdfs = self._hdfs()
+        patterns = paths(self.spec.path, self.window.start, self.window.end)
+        listed = {each.path: (each, pattern) for pattern in patterns for each in hdfs.find(pattern)}
+        with ThreadPoolExecutor(self.spec.connections) as pool:
+            looked = pool.map(partial(_frozen, hdfs), *zip(*(listed[path] for path in sorted(listed)), strict=True))
+        files, left = [], []
+        for path, found in zip(sorted(listed), looked, strict=True):
+            if isinstance(found, str):
+                left.append({"path": path, "reason": found})
+                log.info("hdfs://%s%s is left out: %s", hdfs.address, path, found)
+            else:
+                files.append(found)
+        held = {listed[file["path"]][1] for file in files}
+        empty = [pattern for pattern in patterns if pattern not in held]
+        if empty and not (self.spec.is_windowed and self.spec.missing == "skip"):
+            raise self._nothing(hdfs, empty, left)
+        return {
+            "kind": "hdfs", "windowed": self.spec.is_windowed, "paths": patterns, "files": files, "left_out": left,
+            "empty": empty,
+        }  # fmt: skip
+
+    def _nothing(self, hdfs: Hdfs, empty: list[str], left: list[dict[str, str]]) -> Exception:
+        shown = ", ".join(f"hdfs://{hdfs.address}{path}" for path in empty[:3])
+        shown += f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        if left:
+            shown += f" (left out: {left[0]['path']}, because {left[0]['reason']})"
+        if self.spec.is_windowed:
+            return Retryable(
+                f"{shown}: no data file is there, of {self.window}; this is tried again. Where a path without "
+                "files means that there are no rows, write `missing: skip` into the source"
             )
-        position.update(kind="hdfs", files=[vars(file) for file in files])
-        for file in files:
-            data = _call(address, timeout, lambda path=file.path: fs.cat_file(path))
-            if len(data) != file.size:
-                raise DataError(
-                    f"hdfs://{address}{file.path} changed while it was read: {len(data)} bytes, listed "
-                    f"with {file.size}; write new files beside the old ones, then run this again"
-                )
-            yield decode(file.path, data, contract)
+        if not any(letter in empty[0] for letter in "*?[") and not hdfs.exists(empty[0]):
+            return DataError(f"HDFS at {hdfs.address} has no path {empty[0]}; create it, or mend the source's path")
+        return DataError(f"{shown}: no data file is there; put one there, or mend the source's path")
 
-    return AtOnce(rows)
+    def parts(self, position: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return runs of files, in their order, of some PART bytes each."""
+        runs, held = [{"first": 0, "end": 0}], 0
+        for number, file in enumerate(position["files"]):
+            if held and held + file["size"] > PART:
+                runs.append({"first": number, "end": number})
+                held = 0
+            held += file["size"]
+            runs[-1]["end"] = number + 1
+        return runs
+
+    def rows(self, position: dict[str, Any], part: dict[str, Any]) -> Iterator[Any]:
+        """Yield the rows of the part's files, `connections` of which are read at once."""
+        hdfs = self._hdfs()
+        files = position["files"][part["first"] : part["end"]]
+        return in_order([partial(_rows, hdfs, each, self.contract) for each in files], self.spec.connections)
 
 
-def decode(path: str, data: bytes, contract: Contract) -> Any:
-    """Return one file's rows as a table of the slice schema; a CSV line of the wrong width is kept as its bytes.
+def _left_out(file: File, pattern: str) -> str | None:
+    """Say why a listed file is no data, or not yet; None where it is."""
+    fixed = pattern.split("*")[0].split("?")[0].split("[")[0].rstrip("/")
+    below = PurePosixPath(file.path.removeprefix(fixed if file.path.startswith(f"{fixed}/") else ""))
+    if any(part.startswith((".", "_")) for part in below.parts if part != "/"):
+        return "its name, or a folder's, begins with . or _"
+    if file.path.lower().endswith(_UNFINISHED):
+        return "its name says that it is being written"
+    try:
+        form_of(PurePosixPath(file.path))
+    except DataError:
+        return "its name says no format"
+    return "it is empty: 0 bytes" if file.size == 0 else None
+
+
+def _frozen(hdfs: Hdfs, file: File, pattern: str) -> dict[str, Any] | str:
+    """Return a file as the position has it, or why it is left out."""
+    if why := _left_out(file, pattern):
+        return why
+    try:
+        if hdfs.webhdfs is None and _may_grow(hdfs, file):
+            return "it may be open: its last block cannot be read yet, or was filled within a day"
+        checksum = hdfs.checksum(file.path)
+    except BeingWritten:
+        return "it is open for writing"
+    return {"path": file.path, "size": file.size, "modified": file.modified, "checksum": checksum}
+
+
+def _may_grow(hdfs: Hdfs, file: File) -> bool:
+    """Whether a file looks as one that is being written does to those who cannot ask WebHDFS.
+
+    Of such a file fewer bytes can be read than are listed, or whole blocks alone.
+    """
+    if hdfs.readable(file.path) != file.size:
+        return True
+    is_recent = time.time() - file.modified / 1000 < _OPEN_FOR
+    return is_recent and file.block > 0 and file.size % file.block == 0
+
+
+def _rows(hdfs: Hdfs, file: dict[str, Any], contract: Contract) -> Iterator[Any]:
+    """Yield one file's rows, and see that they are of the file as it was frozen."""
+    _same(hdfs, file, None)
+    flows: list[Flowing] = []
+    is_sought = form_of(PurePosixPath(file["path"]))[0] == ".parquet"
+
+    def flow() -> Flowing:
+        flows.append(Flowing(hdfs.chunks(file["path"])))
+        return flows[-1]
+
+    opened = Input(file["path"], file["path"], file["size"], partial(hdfs.sought, file["path"]) if is_sought else flow)
+    try:
+        yield from read_file(opened, contract)
+    except DataError:
+        _same(hdfs, file, {})
+        raise
+    digest = flows[-1].sha256 if flows else None
+    _same(hdfs, file, {"algorithm": SHA256, "value": digest} if digest else {})
+
+
+def _same(hdfs: Hdfs, file: dict[str, Any], seen: dict[str, str] | None) -> None:
+    """Compare a file with what was frozen: size and time and, unless `seen` is None, the checksum, `seen` or asked for.
 
     Raises:
-        DataError: the file cannot be read, lacks a column of the contract or has it in another type.
+        Conflict: it is another one now.
     """
-    try:
-        if path.endswith(".parquet"):
-            return _parquet(path, data, contract)
-        return _csv(path, data, contract)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, KeyError) as error:
-        raise DataError(f"{path} is not what {contract.path} says: {error}; mend the file or the contract") from error
-
-
-def _connect(host: str, port: int) -> Any:
-    from hdfs_native.fsspec import HdfsFileSystem
-
-    return HdfsFileSystem(host=host, port=port, skip_instance_cache=True)
-
-
-def _list(fs: Any, path: str) -> list[File]:
-    if not fs.exists(path):
-        raise DataError(f"HDFS has no path {path}; create it, or mend the source's path")
-    found = []
-    for name, info in sorted(fs.find(path, detail=True).items()):
-        hidden = any(part.startswith((".", "_")) for part in name.removeprefix(path).split("/") if part)
-        if not hidden and name.endswith((".parquet", ".csv")):
-            found.append(File(name, int(info["size"]), _milliseconds(info)))
-    return found
-
-
-def _milliseconds(info: dict[str, Any]) -> int:
-    moment = info.get("modification_time", info.get("mtime", 0))
-    return int(moment.timestamp() * 1000) if hasattr(moment, "timestamp") else int(moment)
-
-
-def _call(address: str, timeout: float, call: Any) -> Any:
-    try:
-        return within(timeout, call, lambda: away("HDFS", address, timeout, "no answer"))
-    except (OSError, RuntimeError) as error:
-        # hdfs-native raises plain RuntimeError for remote exceptions, OSError for lost connections
-        raise away("HDFS", address, timeout, str(error).strip().splitlines()[0] if str(error) else error) from error
-
-
-def _parquet(path: str, data: bytes, contract: Contract) -> Any:
-    table = pq.read_table(io.BytesIO(data), columns=list(contract.names), use_threads=False)
-    missing = [name for name in contract.names if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(missing)}; write the file with it, or take it out of {contract.path}"
+    now = hdfs.stat(file["path"])
+    what = None
+    if (now.size, now.modified) != (file["size"], file["modified"]):
+        what = f"{now.size} bytes of {now.modified} now, {file['size']} of {file['modified']} when the list was made"
+    elif seen is not None:
+        frozen = file["checksum"]
+        try:
+            asked = seen if seen.get("algorithm") == frozen["algorithm"] else hdfs.checksum(file["path"])
+        except BeingWritten:
+            asked = {"value": "it is open for writing"}
+        if asked["value"] != frozen["value"]:
+            what = f"checksum {asked['value']} now, {frozen['value']} when the list was made"
+    if what:
+        raise Conflict(
+            f"hdfs://{hdfs.address}{file['path']} changed while it was read: {what}; write new files beside the old "
+            "ones. The window is to be read again: where several tasks read it, clear its `ingest` task"
         )
-    typed = table.select(list(contract.names)).cast(raw_schema(contract), safe=True)
-    return _sliced(typed, [f"{path}#{row}" for row in range(typed.num_rows)], contract)
-
-
-def _csv(path: str, data: bytes, contract: Contract) -> Any:
-    crooked: list[Any] = []
-
-    def keep(row: Any) -> Literal["skip"]:
-        crooked.append(row)
-        return "skip"
-
-    table = pacsv.read_csv(
-        io.BytesIO(data),
-        read_options=pacsv.ReadOptions(use_threads=False),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
-        convert_options=pacsv.ConvertOptions(
-            column_types=raw_schema(contract),
-            include_columns=list(contract.names),
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-        ),
-    )
-    at = {row.number - 2 for row in crooked}  # the reader counts from 1 and counts the header
-    numbers = [number for number in range(table.num_rows + len(crooked)) if number not in at]
-    straight = _sliced(table, [f"{path}#{number}" for number in numbers], contract)
-    return pa.concat_tables([straight, _crooked(path, crooked, contract)])
-
-
-def _crooked(path: str, rows: list[Any], contract: Contract) -> Any:
-    schema = slice_schema(contract)
-    found = [
-        {
-            "_position": f"{path}#{row.number - 2}",
-            "_error": f"undecodable:{row.actual_columns}_fields_for_{row.expected_columns}",
-            "_bytes": row.text.encode(),
-        }
-        for row in rows
-    ]
-    return pa.Table.from_pylist(found, schema=schema)
-
-
-def _sliced(table: Any, positions: list[str], contract: Contract) -> Any:
-    nothing = pa.nulls(table.num_rows, pa.string())
-    columns = [*table.columns, pa.array(positions, pa.string()), nothing, nothing.cast(pa.binary())]
-    return pa.Table.from_arrays([_whole(column) for column in columns], schema=slice_schema(contract))
-
-
-def _whole(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -46,7 +46,9 @@ def validate(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Parquet, CSV or JSON lines; the latter two also .gz or .zst.", exists=True, dir_okay=False
+            help="Parquet, CSV, JSON lines, Avro or TFRecord; all but Parquet and Avro also .gz or .zst.",
+            exists=True,
+            dir_okay=False,
         ),
     ],
     clean: Annotated[

@@ -62,7 +62,8 @@ def validate_slice(slice: Slice, contract: Contract, lake: Lake) -> ValidatedSli
 
 def _split(slice: Slice, contract: Contract, lake: Lake, draft: Draft) -> stream.Outcome:
     """Write a slice's clean and its quarantined rows into a draft, and their numbers into its fields."""
-    by_time = slice.position.get("kind") != "hdfs" and slice.position.get("key") is None
+    is_windowed = slice.position.get("windowed", slice.position.get("kind") != "hdfs")  # slices of old do not say it
+    by_time = is_windowed and slice.position.get("key") is None
     with ExitStack() as open_files:
         clean, bad = (
             open_files.enter_context(ParquetSink(draft.file(name), schema))

@@ -1,98 +1,140 @@
-"""Reference files: Parquet and CSV become rows of the slice schema with their positions, or a clear error."""
+"""What of a listing is data, what the next work is done ahead of, and what HDFS' errors become."""
 
 from __future__ import annotations
 
-import io
+import threading
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tidegate.contract import Column, Contract
-from tidegate.contract.arrow import slice_schema
-from tidegate.errors import DataError
-from tidegate.ingest.hdfs import File, _list, decode
+from tidegate.errors import Conflict, DataError, Unavailable
+from tidegate.ingest.ahead import Ahead, in_order
+from tidegate.ingest.hdfs import _left_out, _may_grow
+from tidegate.ingest.hdfs_client import File, Flowing, Hdfs
 
-CSV_RULES = Contract(
-    "airports",
-    "1",
-    (Column("faa", "string", "string"), Column("alt", "string", "int32", lexical_form=r"\d+")),
-    "airports.yaml",
-    "0" * 64,
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "reason"),
+    [
+        ("/r/a.parquet", "/r", None),
+        ("/r/_x/b.csv", "/r/_x", None),
+        ("/r/2026/b.csv.gz", "/r/*", None),
+        ("/_r/b.jsonl", "/_r/*.jsonl", None),
+        ("/r/_SUCCESS", "/r", "begins with . or _"),
+        ("/r/.tmp/c.csv", "/r", "begins with . or _"),
+        ("/r/_temporary/c.csv", "/r/*", "begins with . or _"),
+        ("/r/c.csv._COPYING_", "/r", "being written"),
+        ("/r/d.parquet.inprogress", "/r", "being written"),
+        ("/r/d.parquet.crc", "/r", "being written"),
+        ("/r/notes.txt", "/r", "no format"),
+    ],
 )
-PARQUET_RULES = Contract("planes", "1", (Column("seats", "int32", "int32"),), "planes.yaml", "0" * 64)
+def test_hidden_unfinished_and_strange_files_are_left_out(path: str, pattern: str, reason: str | None) -> None:
+    found = _left_out(File(path, 1, 0), pattern)
+    assert (found is None) if reason is None else reason in str(found)
 
 
-def parquet(table: Any) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(table, out)
-    return out.getvalue()
+def test_an_empty_file_is_left_out() -> None:
+    assert _left_out(File("/r/a.csv", 0, 0), "/r") == "it is empty: 0 bytes"
 
 
-def test_csv_keeps_texts_as_they_are_and_tells_null_from_empty() -> None:
-    found = decode("/r/a.csv", b'alt,faa,other\n007,"",x\n,JFK,y\n', CSV_RULES)
+class Listed:
+    """Stands for HDFS: of an open file fewer bytes can be read than are listed."""
 
-    assert found.schema == slice_schema(CSV_RULES)
-    rows = [{name: row[name] for name in ("faa", "alt", "_position")} for row in found.to_pylist()]
-    assert rows == [
-        {"faa": "", "alt": "007", "_position": "/r/a.csv#0"},
-        {"faa": "JFK", "alt": None, "_position": "/r/a.csv#1"},
-    ]
+    def __init__(self, readable: int):
+        self._readable = readable
 
-
-def test_a_csv_line_of_the_wrong_width_is_kept_with_its_place_and_its_text() -> None:
-    found = decode("/r/a.csv", b"faa,alt\nJFK,13\nLGA,22,7\nEWR,18\nBOS\n", CSV_RULES).to_pylist()
-
-    assert [(row["faa"], row["_position"]) for row in found if row["_error"] is None] == [
-        ("JFK", "/r/a.csv#0"),
-        ("EWR", "/r/a.csv#2"),
-    ]
-    assert [(row["_position"], row["_error"], row["_bytes"]) for row in found if row["_error"]] == [
-        ("/r/a.csv#1", "undecodable:3_fields_for_2", b"LGA,22,7"),
-        ("/r/a.csv#3", "undecodable:1_fields_for_2", b"BOS"),
-    ]
+    def readable(self, path: str) -> int:
+        return self._readable
 
 
-def test_parquet_is_read_with_positions_and_narrowed_only_without_loss() -> None:
-    found = decode("/r/p.parquet", parquet(pa.table({"seats": pa.array([55, None], pa.int64())})), PARQUET_RULES)
-
-    assert found.column("seats").to_pylist() == [55, None]
-    assert found.column("_position").to_pylist() == ["/r/p.parquet#0", "/r/p.parquet#1"]
-    with pytest.raises(DataError, match=r"/r/p\.parquet is not what planes\.yaml says"):
-        decode("/r/p.parquet", parquet(pa.table({"seats": [2**40]})), PARQUET_RULES)
-
-
-def test_a_file_without_a_column_of_the_contract_is_refused() -> None:
-    with pytest.raises(DataError, match="seats"):
-        decode("/r/p.parquet", parquet(pa.table({"chairs": [1]})), PARQUET_RULES)
-    with pytest.raises(DataError, match="alt"):
-        decode("/r/a.csv", b"faa\nJFK\n", CSV_RULES)
+@pytest.mark.parametrize(
+    ("readable", "file", "grows"),
+    [
+        (10, File("/a", 10, 0, 128), False),
+        (0, File("/a", 10, 0, 128), True),
+        (128, File("/a", 128, 0, 128), False),
+        (128, File("/a", 128, 9_999_999_999_999, 128), True),
+    ],
+)
+def test_a_file_that_may_grow_is_told_without_webhdfs(readable: int, file: File, grows: bool) -> None:
+    assert _may_grow(Listed(readable), file) is grows  # type: ignore[arg-type]  # stands for Hdfs
 
 
-@pytest.mark.parametrize("name", ["/r/p.parquet", "/r/a.csv"])
-def test_a_file_that_cannot_be_read_is_named(name: str) -> None:
-    with pytest.raises(DataError, match="not what"):
-        decode(name, b"", PARQUET_RULES if name.endswith("parquet") else CSV_RULES)
+def test_jobs_run_side_by_side_and_give_their_items_in_order() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def job(number: int) -> Iterator[tuple[int, int]]:
+        if number < 2:
+            both.wait()  # passes only if the first two run at once
+        for item in range(3):
+            yield number, item
+
+    found = list(in_order([partial(job, number) for number in range(4)], 2))
+    assert found == [(number, item) for number in range(4) for item in range(3)]
 
 
-class FakeFs:
-    def __init__(self, files: dict[str, int]):
-        self.files = files
+def test_an_error_comes_where_the_items_are_read_and_ends_the_rest() -> None:
+    def job() -> Iterator[int]:
+        yield 1
+        raise DataError("bad")
 
-    def exists(self, path: str) -> bool:
-        return any(name.startswith(path) for name in self.files)
-
-    def find(self, path: str, detail: bool) -> dict[str, dict[str, int]]:
-        return {name: {"size": size, "modification_time": 1000} for name, size in self.files.items()}
-
-
-def test_the_list_is_sorted_and_leaves_out_what_is_hidden_or_being_written() -> None:
-    fs = FakeFs({"/r/b.csv": 2, "/r/a.parquet": 1, "/r/_SUCCESS": 0, "/r/.tmp/c.csv": 3, "/r/d.parquet.crc": 4})
-
-    assert _list(fs, "/r") == [File("/r/a.parquet", 1, 1000), File("/r/b.csv", 2, 1000)]
+    found = in_order([job, job], 2)
+    assert next(found) == 1
+    with pytest.raises(DataError, match="bad"):
+        next(found)
 
 
-def test_a_missing_path_is_named_with_the_remedy() -> None:
-    with pytest.raises(DataError, match="HDFS has no path /r; create it"):
-        _list(FakeFs({}), "/r")
+def test_one_who_leaves_ends_the_thread_and_one_who_is_late_is_told() -> None:
+    ended, stop = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.set()
+
+    left = Ahead(items, 1)
+    next(left)
+    left.close()
+    assert ended.wait(20)
+
+    def never() -> Iterator[int]:
+        stop.wait()
+        yield 1
+
+    with pytest.raises(Unavailable, match="late"):
+        next(Ahead(never, 1, 0.05, lambda: Unavailable("late")))
+    stop.set()
+
+
+def test_a_flow_has_its_digest_only_at_its_end() -> None:
+    flow = Flowing(Ahead(lambda: iter([b"ab", b"c"]), 2))
+    assert [flow.read(1), flow.read(5), flow.sha256] == [b"a", b"b", None]
+    assert [flow.read(), flow.read(), flow.tell()] == [b"c", b"", 3]
+    assert flow.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (FileNotFoundError("/a"), Conflict, "is not there, although it was"),
+        (
+            RuntimeError('RPCError("org.apache.hadoop.security.AccessControlException", "Permission denied: user=x")'),
+            DataError,
+            "may not be read.*grant the right",
+        ),
+        (OSError("connection reset\nby peer"), Unavailable, r"h:1 did not answer: connection reset \(time-out 2 s\)"),
+        (RuntimeError(""), Unavailable, "RuntimeError"),
+    ],
+)
+def test_errors_of_hdfs_are_told_in_our_words(error: Exception, kind: Any, words: str) -> None:
+    hdfs = Hdfs.__new__(Hdfs)
+    hdfs.address, hdfs.timeout = "h:1", 2.0
+    found = hdfs.told(error, "/a")
+    assert type(found) is kind
+    with pytest.raises(kind, match=words):
+        raise found

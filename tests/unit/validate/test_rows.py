@@ -41,7 +41,7 @@ ROWS = [
 ]
 
 
-def publish(lake: Lake, rows: list[dict[str, object]], kind: str = "kafka") -> Slice:
+def publish(lake: Lake, rows: list[dict[str, object]], kind: str = "kafka", **position: object) -> Slice:
     key = "slices/flights/weather/w/raw"
     with lake.publish(key) as draft:
         pq.write_table(pa.Table.from_pylist(rows, schema=slice_schema(RULES)), draft.file("raw.parquet"))
@@ -53,7 +53,7 @@ def publish(lake: Lake, rows: list[dict[str, object]], kind: str = "kafka") -> S
         key=key,
         rows=len(rows),
         digest=lake.require(key)["digest"],
-        position={"kind": kind},
+        position={"kind": kind, **position},
     )
 
 
@@ -120,14 +120,17 @@ def test_an_empty_slice_is_valid(tmp_path: Path) -> None:
     assert (found.clean, found.quarantined, found.reasons) == (0, 0, {})
 
 
-@pytest.mark.parametrize(("kind", "quarantined"), [("kafka", 1), ("hdfs", 0)])
+@pytest.mark.parametrize(
+    ("kind", "position", "quarantined"),
+    [("kafka", {}, 1), ("hdfs", {"windowed": True}, 1), ("hdfs", {"windowed": False}, 0), ("hdfs", {}, 0)],
+)
 def test_only_reference_data_may_be_of_another_time_than_the_window(
-    tmp_path: Path, kind: str, quarantined: int
+    tmp_path: Path, kind: str, position: dict[str, object], quarantined: int
 ) -> None:
     lake = Lake(f"file://{tmp_path}")
     late = [{"hour": "2013-03-01T00:00:00Z", "_position": "weather/0/9"}]
 
-    assert validate(publish(lake, late, kind), RULES, lake).quarantined == quarantined
+    assert validate(publish(lake, late, kind, **position), RULES, lake).quarantined == quarantined
 
 
 def test_rows_that_do_not_add_up_are_refused_and_nothing_is_published(tmp_path: Path) -> None:

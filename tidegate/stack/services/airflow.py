@@ -127,7 +127,12 @@ def _connections(cfg: StackConfig) -> dict[str, str]:
         "flights_db": _database(cfg, "flights"),
         "tidegate_db": _database(cfg, "tidegate"),
         "events": {"conn_type": "kafka", "extra": {"bootstrap.servers": cfg.kafka}},
-        "lake": {"conn_type": "hdfs", "host": "127.0.0.1", "port": cfg.ports["hdfs-namenode"]},
+        "lake": {
+            "conn_type": "hdfs",
+            "host": "127.0.0.1",
+            "port": cfg.ports["hdfs-namenode"],
+            "extra": {"webhdfs": cfg.url("hdfs-namenode-http")},
+        },
         "mlflow": _http(cfg, "mlflow"),
         "prometheus": _http(cfg, "prometheus"),
         "traffic": {
