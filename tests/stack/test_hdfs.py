@@ -255,6 +255,7 @@ def test_a_missing_path_is_named_with_the_remedy(place: Place) -> None:
 
 SECRET = """
 import json, sys
+from tests.peak import peak_mib
 from tests.stack import test_hdfs as t
 from tidegate.errors import DataError
 from pathlib import Path
@@ -375,11 +376,11 @@ def test_in_safe_mode_files_are_read_and_a_lake_on_hdfs_is_a_named_error(place: 
 PEAK = """
 import json, sys
 from pathlib import Path
+from tests.peak import peak_mib
 from tests.stack import test_hdfs as t
 place = t.Place(t.StackConfig.load(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
 rows = place.read("/big", contract=t.WIDE).rows
-peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-print(json.dumps([rows, int(peak) >> 10]))
+print(json.dumps([rows, peak_mib()]))
 """
 WIDE = replace(RULES, columns=(*RULES.columns, Column("text", "string", "string")))
 

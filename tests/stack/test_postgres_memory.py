@@ -19,6 +19,7 @@ ROWS, TEXTS, NUMBERS = 3_000_000, 8, 8
 LIMIT = 512  # MiB
 READER = """
 import sys
+from tests.peak import peak_mib
 from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
 from tidegate.handoff import Window
@@ -35,8 +36,7 @@ found = postgres.read(
     contract=Contract("c", "1", tuple(columns), "c.yaml", "0" * 64), dsn=dsn, lake=Lake(f"file://{folder}"),
     window=Window(start=utc("2026-01-01"), end=utc("2026-02-01")),
 )
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))  # ru_maxrss begins at the parent's
-print(found.rows, int(peak.split()[1]) // 1024)
+print(found.rows, peak_mib())
 """
 
 

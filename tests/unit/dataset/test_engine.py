@@ -129,6 +129,7 @@ def test_a_disk_that_takes_no_more_is_tried_again_later_and_the_place_is_named()
 _CHILD = """
 import json, sys
 from pathlib import Path
+from tests.peak import peak_mib
 from tidegate.dataset import engine
 from tidegate.dataset.parts import write_parts
 from tidegate.dataset.query import prepare
@@ -158,9 +159,7 @@ with engine.opened({}, memory) as opened:
             yield table
     train, test = folder / "train.parquet", folder / "test.parquet"
     counts = write_parts(tables(), schema, "t", window, utc("2013-03-01"), train, test)
-status = Path("/proc/self/status").read_text()  # getrusage would tell the parent's peak too, from before the exec
-peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-print(json.dumps({"peak_mib": peak, "spilled_mib": max(spilled) / 2**20, "train": counts.train, "test": counts.test}))
+print(json.dumps({"peak_mib": peak_mib(), "spilled_mib": max(spilled) / 2**20, "train": counts.train, "test": counts.test}))
 """
 
 

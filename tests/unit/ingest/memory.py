@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tests.peak import peak_mib
 from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
 from tidegate.handoff import Window
@@ -73,8 +73,7 @@ def main(folder: str, rows: int) -> None:
         delivery="d", source="s", contract=RULES, window=WINDOW, lake=lake, refresh=False, reading=Generated(rows)
     )
     checked = validate(found, RULES, lake)
-    (peak,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    print(int(peak) // 1024, found.rows, checked.clean, checked.quarantined)
+    print(peak_mib(), found.rows, checked.clean, checked.quarantined)
 
 
 if __name__ == "__main__":
