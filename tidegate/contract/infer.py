@@ -175,7 +175,7 @@ def _outwards(value: float, turn: Any) -> float:
     if value == 0 or (value.is_integer() and abs(value) < 100):
         return value
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    found = turn(value / unit) * unit
+    found = turn(value / unit) * unit if unit else math.inf  # a number so small that none is a hundredth of it
     return float(f"{found:.12g}") if math.isfinite(found) else value
 
 

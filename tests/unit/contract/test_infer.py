@@ -113,3 +113,10 @@ def test_whatever_was_seen_the_contract_reads_and_lets_all_but_odd_rows_pass(
     (folder / "things.yaml").write_text(text, encoding="utf-8")
     contract = read_contract(folder / "things.yaml")
     assert contract.names == tuple(names)
+
+
+def test_the_smallest_number_there_is_has_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "things.yaml"
+    path.write_text(contract_text("things", pa.table({"x": [5e-324, 1.0]}), "memory"), encoding="utf-8")
+    (column,) = read_contract(path).columns
+    assert (column.minimum, column.maximum) == (5e-324, 1.0)

@@ -159,7 +159,8 @@ with engine.opened({}, memory) as opened:
             yield table
     train, test = folder / "train.parquet", folder / "test.parquet"
     counts = write_parts(tables(), schema, "t", window, utc("2013-03-01"), train, test)
-print(json.dumps({"peak_mib": peak_mib(), "spilled_mib": max(spilled) / 2**20, "train": counts.train, "test": counts.test}))
+told = {"peak_mib": peak_mib(), "spilled_mib": max(spilled) / 2**20, "train": counts.train, "test": counts.test}
+print(json.dumps(told))
 """
 
 
