@@ -190,7 +190,7 @@ def test_timestamps_sent_as_texts_where_a_number_was_expected_leave_quarantine_b
 
     replayed = CliRunner().invoke(app, ["quarantine", "replay", "flights", "weather", DAY.id, "--lake", lake.url])
     assert replayed.exit_code == 0, replayed.output
-    assert "by weather 1.0.0 (before: 0.9.0): 4 rows now clean, 0 still in quarantine" in replayed.stdout
+    assert f"by weather {shipped.version} (before: 0.9.0): 4 rows now clean, 0 still in quarantine" in replayed.stdout
     clean = pq.read_table(lake.local(found.key, "clean.parquet")).column("time_hour").to_pylist()
     assert clean == [int(utc(row["time_hour"]).timestamp()) for row in real]
 

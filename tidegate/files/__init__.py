@@ -75,7 +75,7 @@ def read_file(
                 f"{file} is empty: 0 bytes; its writer was cut off, or there was nothing to write: remove it"
             )
         yield from readers.get(form, lines.read)(given, packed, contract, progress)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowMemoryError, OSError, UnicodeDecodeError) as error:
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{file} cannot be read as {form}: {said}; it is damaged or no such file: write it anew"

@@ -312,6 +312,13 @@ def test_whatever_is_done_to_a_file_only_rows_kept_bytes_or_a_named_error_come_o
     assert all(each["_error"] is None or each["_bytes"] is not None or form == "parquet" for each in found or ())
 
 
+def test_a_parquet_file_whose_column_has_no_name_in_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(WORKING["parquet"].replace(RULES.names[0].encode(), b"\x80" * len(RULES.names[0])))
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as \.parquet: .*damaged"):
+        rows(path, RULES)
+
+
 @pytest.mark.parametrize("form", ["avro", "tfrecord"])
 @given(record=st.binary(max_size=60))
 def test_whatever_a_record_holds_only_rows_kept_bytes_or_a_named_error_come_out(
