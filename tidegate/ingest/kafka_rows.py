@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from numpy.typing import NDArray
+
     from tidegate.ingest.kafka_decode import Decoder
 
 _nulls: Any = pa.nulls
@@ -83,11 +85,8 @@ class Batch:
         """Return the messages as rows of the raw slice; `place` is `topic/partition/`."""
         positions = sliced.places(place, np.array(self._offsets, np.int64))
         rows = decoder.decode(self.values, positions, self.long)
-        kinds, moments = zip(*self._stamps, strict=True) if self._stamps else ((), ())
-        stamps = np.fromiter(moments, np.int64, len(moments))
-        known = np.ones(len(kinds), dtype=bool)
-        if not _CLOCKS.keys() >= set(kinds):
-            known = np.array([kind in _CLOCKS for kind in kinds])
+        kinds, stamps = np.array(self._stamps, np.int64).reshape(-1, 2).T
+        known = np.isin(kinds, list(_CLOCKS))
         late = known & (stamps < int(late_before.timestamp() * 1000))
         beside = [
             pa.array(self._keys, pa.binary()),
@@ -105,10 +104,10 @@ def _shortened(value: bytes) -> bytes:
     return value[:_KEPT] + f"\n... {len(value)} bytes in all, SHA-256 {digest}".encode()
 
 
-def _clocks(kinds: tuple[int, ...]) -> Any:
-    if len(set(kinds)) == 1:
-        return pa.repeat(pa.scalar(_CLOCKS.get(kinds[0]), pa.string()), len(kinds))
-    return pa.array([_CLOCKS.get(kind) for kind in kinds], pa.string())
+def _clocks(kinds: NDArray[np.int64]) -> Any:
+    if (kinds == kinds[:1]).all():
+        return pa.repeat(pa.scalar(_CLOCKS.get(int(kinds[0])) if len(kinds) else None, pa.string()), len(kinds))
+    return pa.array([_CLOCKS.get(kind) for kind in kinds.tolist()], pa.string())
 
 
 def _headers(headers: list[Any]) -> Any:
