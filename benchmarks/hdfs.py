@@ -16,10 +16,8 @@ import io
 import json
 import os
 import pstats
-import subprocess
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +30,8 @@ from hdfs_native import Client, WriteOptions
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.alone import running, stations
 from tidegate.contract.arrow import PARQUET, raw_schema
-from tidegate.contract.odcs import read_contract
 from tidegate.delivery import HdfsSource, project_root
 from tidegate.handoff import Window
 from tidegate.ingest import hdfs
@@ -44,54 +42,11 @@ from tidegate.stack.services import hdfs as servers
 from tidegate.units import utc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 FILES = 4
 DAY = Window(start=utc("2013-01-01"), end=utc("2013-01-02"))
-TEXT = """apiVersion: v3.1.0
-kind: DataContract
-id: bench
-version: 1.0.0
-status: active
-schema:
-  - name: bench
-    properties:
-      - {name: id, logicalType: integer, physicalType: bigint, required: true, logicalTypeOptions: {format: i64}}
-      - {name: origin, logicalType: string, physicalType: string, required: true}
-      - {name: carrier, logicalType: string, physicalType: string}
-      - {name: wind, logicalType: integer, physicalType: int}
-      - {name: temp, logicalType: number, physicalType: double}
-      - {name: visib, logicalType: number, physicalType: double}
-      - {name: gust, logicalType: number, physicalType: double}
-      - {name: ok, logicalType: boolean, physicalType: boolean}
-"""
 OWN, RAW, WEB, HAND = "Tidegate: a published slice", "hdfs-native, raw", "WebHDFS, raw", "by hand"
-
-
-@contextmanager
-def running() -> Iterator[StackConfig]:
-    """Run HDFS without the rest of the stack."""
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder, ExitStack() as held:
-        cfg = StackConfig.load(Path(folder))
-        for service in servers.services(cfg):
-            service.prepare()
-            assert service.program is not None
-            program = service.program()
-            log = held.enter_context((Path(folder) / f"{service.name}.log").open("wb"))
-            environment = {**os.environ, **program.env}
-            process = subprocess.Popen(program.command, cwd=program.directory, env=environment, stdout=log, stderr=log)
-            held.callback(process.wait)
-            held.callback(process.kill)
-            while not _is_ready(service):
-                assert process.poll() is None, Path(log.name).read_text()
-        yield cfg
-
-
-def _is_ready(service: Any) -> bool:
-    try:
-        return bool(service.ready(0.0))
-    except OSError:
-        return False
 
 
 def rows(count: int, seed: int) -> Any:
@@ -220,10 +175,9 @@ def libhdfs(cfg: StackConfig) -> str:
 def measure(count: int, times: int, profile: bool) -> dict[str, Any]:
     """Return for each format its bytes and name -> seconds, wall and CPU of this process, best of `times`."""
     formats = {}
-    with running() as cfg, tempfile.TemporaryDirectory() as name:
+    with running(servers.services) as cfg, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "bench.yaml").write_text(TEXT, encoding="utf-8")
-        contract = read_contract(folder / "bench.yaml")
+        contract = stations()
         for form in ("parquet", "csv"):
             size = fill(cfg, form, count)
             plain = Plain(cfg, form, contract, folder)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,57 +26,19 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.table import Table
 
-from tidegate.contract.odcs import read_contract
-from tidegate.delivery import KafkaSource, project_root
+from benchmarks.alone import bars, running, stations
+from tidegate.delivery import KafkaSource
 from tidegate.handoff import Window
 from tidegate.ingest import kafka
 from tidegate.lake import Lake
-from tidegate.stack.config import StackConfig
 from tidegate.stack.services import kafka as broker
 from tidegate.units import utc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 TOPIC = "bench"
 DAY = Window(start=utc("2013-01-01"), end=utc("2013-01-02"))
-TEXT = """apiVersion: v3.1.0
-kind: DataContract
-id: bench
-version: 1.0.0
-status: active
-schema:
-  - name: bench
-    properties:
-      - {name: id, logicalType: integer, physicalType: bigint, required: true, logicalTypeOptions: {format: i64}}
-      - {name: origin, logicalType: string, physicalType: string, required: true}
-      - {name: carrier, logicalType: string, physicalType: string}
-      - {name: wind, logicalType: integer, physicalType: int}
-      - {name: temp, logicalType: number, physicalType: double}
-      - {name: visib, logicalType: number, physicalType: double}
-      - {name: gust, logicalType: number, physicalType: double}
-      - {name: ok, logicalType: boolean, physicalType: boolean}
-"""
-
-
-@contextmanager
-def running() -> Iterator[str]:
-    """Run a broker without the rest of the stack; give its address."""
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        cfg = StackConfig.load(Path(folder))
-        service = broker.service(cfg)
-        service.prepare()
-        assert service.program is not None
-        program = service.program()
-        with (Path(folder) / "kafka.log").open("wb") as log:
-            process = subprocess.Popen(program.command, cwd=program.directory, stdout=log, stderr=log)
-            try:
-                while not service.ready(0.0):
-                    assert process.poll() is None, (Path(folder) / "kafka.log").read_text()
-                yield cfg.kafka
-            finally:
-                process.kill()
-                process.wait()
 
 
 def fill(address: str, count: int) -> int:
@@ -173,10 +133,8 @@ def measure(count: int, times: int) -> dict[str, Any]:
     """Return name -> messages a second and CPU seconds per million messages of this process, best of `times`."""
     found: dict[str, tuple[float, float]] = {}
     few = max(count // 10, 20_000)
-    with running() as address, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "bench.yaml").write_text(TEXT, encoding="utf-8")
-        contract = read_contract(folder / "bench.yaml")
+    with running(lambda cfg: [broker.service(cfg)]) as cfg, tempfile.TemporaryDirectory() as name:
+        folder, address, contract = Path(name), cfg.kafka, stations()
         size = fill(address, count)
         from tidegate.contract.arrow import raw_schema
 
@@ -220,21 +178,9 @@ def figures(measured: dict[str, Any]) -> list[dict[str, Any]]:
 
 def plot(measured: dict[str, Any]) -> str:
     """Draw messages a second of each; return the file's path."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
-    axis = figure.subplots()
-    names = list(measured["found"])
-    rates = [measured["found"][name][0] for name in names]
-    axis.barh(names, rates, color=["#2a6f97" if name == OWN else "#b0b0b0" for name in names])
-    axis.bar_label(axis.containers[0], labels=[f"{rate / 1e3:.0f}k" for rate in rates], padding=3)
-    axis.invert_yaxis()
-    axis.set_xlabel(f"messages a second, {measured['bytes']} bytes each, one partition")
-    axis.spines[["top", "right"]].set_visible(False)
-    folder = project_root() / "var" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "kafka.png", dpi=110)
-    return str(folder / "kafka.png")
+    rates = {name: rate for name, (rate, _) in measured["found"].items()}
+    unit = f"messages a second, {measured['bytes']} bytes each, one partition"
+    return bars("kafka", rates, [f"{rate / 1e3:.0f}k" for rate in rates.values()], unit)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.alone import bars
 from tests.stack.conftest import postgres_alone
 from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource, project_root
@@ -177,12 +178,13 @@ class Bench:
 
 def timed(bench: Bench, call: Callable[[], Any]) -> list[float]:
     """Return wall seconds, the client's CPU seconds and the server's."""
+    before = set(bench.postmaster.children())
     served, began, busy = bench.served(), time.perf_counter(), time.process_time()
     own = call()
     took = [time.perf_counter() - began, time.process_time() - busy]
     if isinstance(own, dict):
         took = own["bench"]
-    time.sleep(0.3)  # a backend is counted when it has ended
+    psutil.wait_procs(set(bench.postmaster.children()) - before, timeout=5)  # a backend is counted when it has ended
     return [*took, bench.served() - served]
 
 
@@ -269,20 +271,9 @@ def figures(found: dict[str, list[float]], rows: int) -> list[dict[str, Any]]:
 
 def plot(found: dict[str, list[float]], rows: int) -> str:
     """Draw rows a second of each; return the file's path."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axis = figure.subplots()
-    rates = [rows / took[0] for took in found.values()]
-    axis.barh(list(found), rates, color=["#2a6f97" if name.startswith("Tidegate") else "#b0b0b0" for name in found])
-    axis.bar_label(axis.containers[0], labels=[f"{rate / 1e6:.2f}M" for rate in rates], padding=3)
-    axis.invert_yaxis()
-    axis.set_xlabel("rows a second from Postgres to Parquet, 8 columns")
-    axis.spines[["top", "right"]].set_visible(False)
-    path = project_root() / "var" / "bench" / "postgres.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return str(path)
+    rates = {name: rows / took[0] for name, took in found.items()}
+    labels = [f"{rate / 1e6:.2f}M" for rate in rates.values()]
+    return bars("postgres", rates, labels, "rows a second from Postgres to Parquet, 8 columns", height=3.2)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.alone import bars
 from tidegate.contract.arrow import raw_schema
 from tidegate.contract.masks import judge
 from tidegate.contract.odcs import read_contract
@@ -280,21 +281,9 @@ def figures(measured: dict[str, Any]) -> list[dict[str, Any]]:
 
 def plot(measured: dict[str, Any]) -> str:
     """Draw rows a second of each; return the file's path."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axis = figure.subplots()
-    names = list(measured["found"])
-    rates = [measured["rows"] / measured["found"][name][0] for name in names]
-    axis.barh(names, rates, color=["#2a6f97" if name.startswith("Tidegate") else "#b0b0b0" for name in names])
-    axis.bar_label(axis.containers[0], labels=[f"{rate / 1e6:.2f}M" for rate in rates], padding=3)
-    axis.invert_yaxis()
-    axis.set_xlabel("rows a second, 8 columns, 1% bad")
-    axis.spines[["top", "right"]].set_visible(False)
-    folder = project_root() / "var" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "validate.png", dpi=110)
-    return str(folder / "validate.png")
+    rates = {name: measured["rows"] / took[0] for name, took in measured["found"].items()}
+    labels = [f"{rate / 1e6:.2f}M" for rate in rates.values()]
+    return bars("validate", rates, labels, "rows a second, 8 columns, 1% bad", height=3.4)
 
 
 def main() -> None:
