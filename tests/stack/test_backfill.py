@@ -7,6 +7,7 @@ import time
 import pytest
 
 from examples.flights.load import Sources, load
+from tests.until import until
 from tidegate import keys
 from tidegate.clients.airflow import AirflowApi, Run
 from tidegate.delivery import delivery_named
@@ -24,8 +25,7 @@ STARTS = Window(start=YEAR.start, end=utc("2013-12-01"))
 
 def backfill(airflow: AirflowApi) -> float:
     """Run the year's twelve windows, anew where they ran before, and return how long it took, seconds."""
-    while not airflow.idle(DAG):  # of an earlier run of this test, which was ended
-        time.sleep(2)
+    until("an earlier run of this test is over", lambda: airflow.idle(DAG), 900)
     before = {run.run_id: run.start for run in months(airflow)}
     begun = time.monotonic()
     airflow.backfill(DAG, STARTS, reprocess=True)
@@ -66,8 +66,7 @@ def test_twelve_months_backfilled_again_have_the_same_digests(stack: StackConfig
     load(where, tuple(range(1, 13)))
     airflow = AirflowApi(stack.url("airflow"), *stack.airflow_login)
     try:
-        while DAG not in airflow.dags():
-            time.sleep(1)
+        until("Airflow knows the DAG", lambda: DAG in airflow.dags())
         lake = Lake(stack.paths.lake.as_uri())
         forget(lake)
         first_s = backfill(airflow)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
 
 from examples.flights.load import Sources, load
+from tests.until import until
 from tidegate.clients.airflow import AirflowApi, Run
 from tidegate.clients.envoy import EnvoyTraffic
 from tidegate.clients.ledger import Ledger
@@ -21,7 +22,6 @@ from tidegate.stack.config import StackConfig
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-T = TypeVar("T")
 MONTHS = {"2013-01-01": "2013-02-01", "2013-02-01": "2013-03-01"}
 WINDOW = {"start": "2013-01-01T00:00:00Z", "end": "2013-03-01T00:00:00Z"}
 FORM = {"window_start": "2013-01-01", "window_end": "2013-03-01"}
@@ -44,14 +44,6 @@ def ledger(stack: StackConfig) -> Ledger:
 @pytest.fixture
 def traffic(stack: StackConfig) -> EnvoyTraffic:
     return EnvoyTraffic(stack.paths.xds, admin=stack.url("envoy-admin"))
-
-
-def until(what: str, found: Callable[[], T | None], seconds: float = 120) -> T:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.5)
-    return value
 
 
 def partition(api: AirflowApi, dag_id: str, key: str) -> list[Run]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ import psycopg2
 import pytest
 
 from examples.flights.load import Sources, load
+from tests.until import until
 from tidegate import keys
 from tidegate.clients.airflow import AirflowApi, Run
 from tidegate.clients.registry import CHAMPION, Registry
@@ -34,14 +34,6 @@ SELECT 2014, month, day, dep_time, sched_dep_time, dep_delay, arr_time, sched_ar
        tailnum, origin, dest, air_time, distance, hour, minute, time_hour + interval '1 year'
 FROM flights WHERE time_hour < '2013-01-04' ON CONFLICT DO NOTHING
 """
-
-
-def until(what: str, found: Callable[[], T | None], seconds: float = 120) -> T:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.5)
-    return value
 
 
 def ingest(api: AirflowApi, window: Window, name: str) -> Run:

@@ -42,9 +42,7 @@ def test_an_interrupted_publish_leaves_nothing_visible(lake: Lake, error: type[B
     assert lake.keys("") == []
 
 
-def test_a_death_between_the_files_and_the_manifest_leaves_the_key_absent_and_the_next_run_completes_it(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def dies_at_the_manifest(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     real = lake._storage.write
 
     def dies(below: str, content: bytes) -> None:
@@ -53,6 +51,12 @@ def test_a_death_between_the_files_and_the_manifest_leaves_the_key_absent_and_th
         real(below, content)
 
     monkeypatch.setattr(lake._storage, "write", dies)
+
+
+def test_a_death_between_the_files_and_the_manifest_leaves_the_key_absent_and_the_next_run_completes_it(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies_at_the_manifest(lake, monkeypatch)
     with pytest.raises(SystemExit):
         put(lake, "k", "hello")
     assert lake.manifest("k") is None
@@ -92,14 +96,7 @@ def test_a_death_before_the_new_manifest_leaves_the_old_revision_in_use(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(lake, "k", "old")
-    real = lake._storage.write
-
-    def dies(below: str, content: bytes) -> None:
-        if below.endswith("/manifest.json"):
-            raise SystemExit
-        real(below, content)
-
-    monkeypatch.setattr(lake._storage, "write", dies)
+    dies_at_the_manifest(lake, monkeypatch)
     with pytest.raises(SystemExit):
         put(lake, "k", "new")
     assert lake.read("k", "a.txt") == b"old"
