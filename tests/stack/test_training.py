@@ -151,26 +151,114 @@ def test_the_same_request_and_dataset_is_trained_once(room, trained):
     assert "epoch 1/" not in room.launcher.logs("again")
 
 
-def test_a_killed_gang_resumes_and_ends_with_the_weights_of_an_unbroken_one(room, trained):
-    task = room.task("killed")
-    room.start("killed", task)
-    room.until(lambda: "epoch 2/30" in room.launcher.logs("killed"))
-    leader = GangFiles(room.folder / "gangs" / "killed").leader()
+def _members(room: Room, name: str) -> list[int]:
+    leader = GangFiles(room.folder / "gangs" / name).leader()
     assert leader is not None
-    members = [int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()]
-    os.kill(members[-1], signal.SIGKILL)
-    state = room.ended("killed")
-    assert state.phase == "failed"
-    assert isinstance(state.error(), Retryable)
-    assert room.lake.manifest(keys.model("flights", "killed")) is None
+    return [int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()]
 
-    state = room.train("killed", task)
+
+def _steps_done(room: Room, name: str) -> int:
+    """Where the gang took up its work."""
+    (done,) = set(re.findall(r"training rank=\d .*steps_done=(\d+)", room.launcher.logs(name)))
+    return int(done)
+
+
+def test_a_gang_told_to_end_and_then_killed_ends_with_the_weights_of_an_unbroken_one(room, trained):
+    task = room.task("broken", checkpoint_steps=4)
+    room.start("broken", task)
+    room.until(lambda: "epoch 2/30" in room.launcher.logs("broken"))
+    os.kill(_members(room, "broken")[1], signal.SIGTERM)
+    state = room.ended("broken")
+    assert isinstance(state.error(), Retryable)
+    told = re.search(
+        r"member 1 was told to end \(SIGTERM\) after step (\d+) of 450; its checkpoint is st", state.reason
+    )
+    assert told is not None, state.reason
+    assert room.lake.manifest(keys.model("flights", "broken")) is None
+
+    room.start("broken", task)
+    room.until(lambda: len(set(re.findall(r"checkpoint step=(\d+)", room.launcher.logs("broken")))) > 8)
+    os.kill(_members(room, "broken")[-1], signal.SIGKILL)
+    assert isinstance(room.ended("broken").error(), Retryable)
+    assert _steps_done(room, "broken") == int(told[1]), "what was told to end went on at the very step"
+
+    work = Lake(task.work)
+    stored = work.keys("checkpoints")
+    assert len(stored) == 2
+    if int(stored[-1].rpartition("/")[2]) % 15 == 0:  # the end of an epoch: let it resume within one
+        work.delete(stored.pop())
+    state = room.train("broken", task)
     assert state.phase == "succeeded", state.log_tail
-    log = room.launcher.logs("killed")
-    assert int(re.findall(r"epochs_done=(\d+)", log)[0]) >= 1
-    assert "epoch 1/30" not in log
-    assert room.weights("killed") == room.weights("unbroken")
+    assert _steps_done(room, "broken") == int(stored[-1].rpartition("/")[2])
+    assert _steps_done(room, "broken") % 15, "within an epoch"
+    assert "epoch 1/30" not in room.launcher.logs("broken")
+    assert room.weights("broken") == room.weights("unbroken")
     assert not (Path(task.work) / "checkpoints").exists()
+    broken = Trained.model_validate_json(state.result or "")
+    losses = [
+        [epoch["figures"]["train_loss"] for epoch in json.loads(room.lake.read(key, "epochs.json"))]
+        for key in (broken.key, trained.key)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6), (
+        "an epoch's figures are of all its steps, also of those before"
+    )
+
+
+_OTHER = """
+import json, os, runpy, sys
+from pathlib import Path
+if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    package = Path("of-member-1") / "extra_kernels-1.5.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\\nName: extra-kernels\\nVersion: 1.5\\n")
+    sys.path.insert(0, str(package.parent.resolve()))
+runpy.run_module("tidegate.train", run_name="__main__")
+"""
+
+
+def test_a_gang_whose_members_differ_fails_before_its_first_step_with_a_table(room):
+    task = room.task("unlike")
+    folder = room.folder / "gangs" / "unlike"
+    folder.mkdir(parents=True)
+    (folder / "other_environment.py").write_text(_OTHER)
+    room.launcher.start(Workload("unlike", "other_environment", "train", task.to_json(), task.workers))
+    state = room.ended("unlike")
+    assert isinstance(state.error(), Permanent)
+    rows = [line.split() for line in state.reason.splitlines()]
+    assert ["fact", "member", "0", "member", "1"] in rows
+    assert ["TF_ENABLE_ONEDNN_OPTS", "-", "0"] in rows
+    assert ["package", "extra-kernels", "-", "1.5"] in rows
+    assert len(rows) == 5, "what is alike is not listed"
+    for rank in (0, 1):
+        assert "extra-kernels" in GangFiles(folder).tail(rank, 3)
+    assert "epoch" not in room.launcher.logs("unlike")
+
+
+def test_checkpoints_go_to_object_storage_which_may_be_away_for_a_while(room, s3_parts, monkeypatch):
+    for name, value in s3_parts.environment.items():
+        monkeypatch.setenv(name, value)
+    task = room.task("stored", workers=1, epochs=4000, checkpoint_seconds=0.5, work="s3://lake/work/stored")
+
+    def told(words: str) -> int:
+        return room.launcher.logs("stored").count(words)
+
+    room.start("stored", task)
+    room.until(lambda: told("checkpoint step="))
+    s3_parts.kill()
+    room.until(lambda: told("checkpoint not stored"))
+    at = told(" epoch ")
+    room.until(lambda: told(" epoch ") > at)  # training goes on
+    s3_parts.start()
+    before = told("checkpoint step=")
+    room.until(lambda: told("checkpoint step=") > before)
+    os.kill(_members(room, "stored")[0], signal.SIGTERM)
+    state = room.ended("stored")
+    assert "its checkpoint is stored" in state.reason
+    stored = Lake(task.work).keys("checkpoints")
+    assert len(stored) == 2
+    assert f"after step {int(stored[-1].rpartition('/')[2])} of" in state.reason
+    assert Lake("s3://lake/work/stored")._storage.find("tensorboard")
 
 
 def test_an_absent_mlflow_is_retryable_and_nothing_is_published(room):

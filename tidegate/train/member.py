@@ -15,11 +15,12 @@ from tidegate.encoded import read_rows
 from tidegate.errors import DataError
 from tidegate.handoff import Trained, TrainTask
 from tidegate.lake import Lake
+from tidegate.train.checkpoints import forget
 from tidegate.train.cluster import Place
 from tidegate.train.quality import held_out
 from tidegate.train.tracking import MlflowTracking, NoTracking
 from tidegate.train.usercode import load_function
-from tidegate.workload import log
+from tidegate.workload import log, log_always
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,7 @@ def train(task: TrainTask) -> Trained | None:
     """
     began = time.monotonic()
     place = Place.read(os.environ, task.workers)
+    log_always(rank=place.rank, trace_id=task.request.request_id)
     lake = Lake(task.lake)
     done = _published(lake, task)
     if done is not None:
@@ -52,13 +54,13 @@ def train(task: TrainTask) -> Trained | None:
     log("ready", rank=place.rank, workers=place.workers, rows=len(rows), seconds=time.monotonic() - began)
     function = load_function(task.model_file, task.model_function)
 
-    from tidegate.train.fitting import fit, forget_checkpoints  # some ten seconds to import: after all that may refuse
+    from tidegate.train.fitting import fit, store_of  # some ten seconds to import: after all that may refuse
 
     fitted = fit(task, place, rows, function)
     if not place.is_chief:
         return None
     trained = _publish(task, lake, tracking, run_id, fitted, (rows, function), began)
-    forget_checkpoints(task)
+    forget(store_of(task))
     return trained
 
 
