@@ -20,6 +20,7 @@ from operators.workload import WorkloadOperator
 from tidegate.delivery import project_root
 from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Dataset, Request, Trained, TrainTask
+from tidegate.units import seconds_or_steps
 
 if TYPE_CHECKING:
     from tidegate.launch import Workload
@@ -122,6 +123,7 @@ class TrainOperator(WorkloadOperator):
         request = Request.model_validate(context["ti"].xcom_pull(task_ids=self.request_task))
         file, function = delivery.model_of(request.model)
         name = f"train-{self.delivery}-{request.request_id}"
+        seconds, steps = seconds_or_steps(delivery.train.checkpoint)
         task = TrainTask(
             request=request,
             dataset=Dataset.model_validate(context["ti"].xcom_pull(task_ids=self.dataset_task)),
@@ -134,6 +136,14 @@ class TrainOperator(WorkloadOperator):
             learning_rate=delivery.train.learning_rate,
             precision=delivery.train.precision,
             seed=delivery.train.seed,
+            accumulate=delivery.train.accumulate,
+            scale=delivery.train.scale,
+            base_batch=delivery.train.base_batch,
+            warmup=delivery.train.warmup,
+            bucket=delivery.train.bucket,
+            checkpoint_seconds=seconds,
+            checkpoint_steps=steps,
+            profile=delivery.train.profile,
             work=str(var_folder() / "checkpoints" / name),
             tracking=clients.http_url(clients.connection(clients.REGISTRY)),
             lock=str(project_root() / "docker" / "train" / "requirements.txt"),

@@ -56,6 +56,7 @@ class Stepper:
         self._replicas = strategy.num_replicas_in_sync // task.workers
         self.model = model
         self.optimizer = _optimizer(task, self._rows, total)
+        self._unscaled = self.optimizer.inner_optimizer if self._is_scaled else self.optimizer
         self.optimizer.build(model.trainable_variables)
         self.metrics = {"loss": tf_keras.metrics.Mean(name="loss"), "auc": tf_keras.metrics.AUC(name="auc")}
         self._loss = tf_keras.losses.BinaryCrossentropy(reduction="none")
@@ -119,7 +120,7 @@ class Stepper:
         with tf.control_dependencies(_tensors(gradients)):
             ready = tf.timestamp()
         with tf.control_dependencies([ready]):
-            pairs = self.optimizer.aggregate_gradients([(_kept(gradient), variable) for gradient, variable in pairs])
+            pairs = self._unscaled.aggregate_gradients([(_kept(gradient), variable) for gradient, variable in pairs])
         with tf.control_dependencies(_tensors([gradient for gradient, _ in pairs])):
             summed = tf.timestamp()
         self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)

@@ -1,0 +1,68 @@
+"""Trains one dataset in several ways, alone in one process, and prints what came of each as one JSON object.
+
+python training_variants.py task.json: runs in the training environment; `work` of the task is a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tidegate.encoded import read_rows
+from tidegate.handoff import TrainTask
+from tidegate.lake import Lake
+from tidegate.train.cluster import Place
+from tidegate.train.fitting import fit
+from tidegate.train.usercode import load_function
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"profile": (5, 8)},
+    "accumulated": {"accumulate": 4},
+    "in buckets": {"bucket": 1000},
+    "float16": {"precision": "mixed_float16"},
+    "bfloat16": {"precision": "mixed_bfloat16"},
+    "scaled": {"scale": "linear", "base_batch": 64, "warmup": 0.5},
+}
+
+
+def main(task: TrainTask) -> dict[str, Any]:
+    """Train each variant; return losses by epoch, differences of weights from the plain one, and the summaries."""
+    rows = read_rows(Lake(task.lake), task.dataset, "train")
+    function = load_function(task.model_file, task.model_function)
+    found: dict[str, Any] = {}
+    plain: list[Any] = []
+    for name, changes in VARIANTS.items():
+        changed = task.model_copy(update={**changes, "work": f"{task.work}/{name.replace(' ', '-')}"})
+        fitted = fit(changed, Place(), rows, function)
+        plain = plain or fitted.weights
+        pairs = zip(fitted.weights, plain, strict=True)
+        found[name] = {
+            "losses": [epoch.figures["train_loss"] for epoch in fitted.epochs],
+            "difference": max(float(np.abs(own - other).max()) for own, other in pairs),
+            "dtypes": sorted({weight.dtype.name for weight in fitted.weights}),
+            "scalars": scalars(Path(changed.work)),
+            "traces": [path.name for path in Path(changed.work).rglob("*.xplane.pb")],
+        }
+        tf_keras.backend.clear_session()
+    return found
+
+
+def scalars(work: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars of a run's summaries: tag -> [(step, value)]."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for record in tf.data.TFRecordDataset([str(path) for path in work.rglob("events.out.*")]):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "scalars"
+            found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(TrainTask.model_validate_json(Path(sys.argv[1]).read_text()))))
