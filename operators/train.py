@@ -140,6 +140,7 @@ class TrainOperator(WorkloadOperator):
             scale=delivery.train.scale,
             base_batch=delivery.train.base_batch,
             warmup=delivery.train.warmup,
+            memory=delivery.train.memory,
             bucket=delivery.train.bucket,
             checkpoint_seconds=seconds,
             checkpoint_steps=steps,

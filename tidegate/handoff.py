@@ -150,6 +150,7 @@ class TrainTask(Handoff):
     bucket: int = Field(default=0, ge=0, description="bytes of gradients in one all-reduce; 0: all of them")
     checkpoint_seconds: float | None = Field(default=300.0, gt=0, description="time between checkpoints in an epoch")
     checkpoint_steps: int | None = Field(default=None, ge=1, description="or steps between them")
+    memory: int = Field(default=10**9, ge=0, description="bytes of training rows held in memory; more are streamed")
     profile: tuple[int, int] | None = Field(default=None, description="steps [first, last) whose trace is kept")
     work: str = Field(description="URL of a folder for checkpoints and summaries, kept over restarts")
     tracking: str | None = Field(default=None, description="MLflow address")

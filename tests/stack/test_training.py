@@ -106,7 +106,7 @@ def _dataset(lake: Lake) -> Dataset:
     key = keys.dataset("flights", WINDOW)
     with lake.publish(key) as draft:
         for part, table in parts.items():
-            pq.write_table(table, draft.file(f"{part}.parquet"))
+            pq.write_table(table, draft.file(f"{part}.parquet"), row_group_size=600)
         draft.file("encodings.json").write_text(encodings.to_json())
     return Dataset(
         delivery="flights",
@@ -288,6 +288,11 @@ def test_half_precision_learns_as_well_and_keeps_its_weights_whole(variants, pre
     assert found["dtypes"] == ["float32"]
     assert found["difference"] > 0
     assert found["losses"][-1] == pytest.approx(variants["plain"]["losses"][-1], rel=0.05)
+
+
+def test_rows_beyond_the_memory_allowed_are_streamed_and_learned_as_well(variants):
+    assert variants["streamed"]["losses"] == pytest.approx(variants["plain"]["losses"], rel=0.1)
+    assert variants["streamed"]["difference"] > 0, "the order is another"
 
 
 def test_a_scaled_rate_warms_up_and_then_goes_further(variants):

@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tidegate.encoded import read_rows
 from tidegate.handoff import TrainTask
 from tidegate.lake import Lake
 from tidegate.train.cluster import Place
 from tidegate.train.fitting import fit
+from tidegate.train.rows import open_rows
 from tidegate.train.usercode import load_function
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -27,19 +27,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "in buckets": {"bucket": 1000},
     "float16": {"precision": "mixed_float16"},
     "bfloat16": {"precision": "mixed_bfloat16"},
+    "streamed": {"memory": 1000},
     "scaled": {"scale": "linear", "base_batch": 64, "warmup": 0.5},
 }
 
 
 def main(task: TrainTask) -> dict[str, Any]:
     """Train each variant; return losses by epoch, differences of weights from the plain one, and the summaries."""
-    rows = read_rows(Lake(task.lake), task.dataset, "train")
+    lake = Lake(task.lake)
     function = load_function(task.model_file, task.model_function)
     found: dict[str, Any] = {}
     plain: list[Any] = []
     for name, changes in VARIANTS.items():
         changed = task.model_copy(update={**changes, "work": f"{task.work}/{name.replace(' ', '-')}"})
-        fitted = fit(changed, Place(), rows, function)
+        fitted = fit(changed, Place(), open_rows(lake, task.dataset, changed.memory), function)
         plain = plain or fitted.weights
         pairs = zip(fitted.weights, plain, strict=True)
         found[name] = {

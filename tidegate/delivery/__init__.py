@@ -134,6 +134,7 @@ class TrainSpec(Spec):
     )
     base_batch: int = Field(default=256, ge=1, description="rows of the batch that learning_rate suits, where scaled")
     warmup: Share = Field(default=0.0, description="share of all steps until the learning rate is whole")
+    memory: Size = Field(default=10**9, description="for a worker's rows; more are read in pieces, again in each epoch")
     bucket: Size = Field(default=0, description="of gradients in one all-reduce; by default all of them")
     checkpoint: Every = Field(default="5m", description="time or steps between checkpoints within an epoch")
     profile: StepRange | None = Field(default=None, description="steps whose trace is kept for TensorBoard")

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tidegate.encoded import EncodedRows
     from tidegate.handoff import TrainTask
     from tidegate.train.cluster import Place
+    from tidegate.train.rows import TrainingRows
     from tidegate.train.tracking import Epoch
 
 _PEER_LOST = (
@@ -57,7 +57,7 @@ class Fitted:
     steps: int
 
 
-def fit(task: TrainTask, place: Place, rows: EncodedRows, function: Callable[..., Any]) -> Fitted:
+def fit(task: TrainTask, place: Place, rows: TrainingRows, function: Callable[..., Any]) -> Fitted:
     """Train to the task's last epoch and return the weights, which are checked to be the same on every member.
 
     Raises:
@@ -76,12 +76,12 @@ def fit(task: TrainTask, place: Place, rows: EncodedRows, function: Callable[...
         raise Permanent(f"the model's graph fails on the training rows: {error.message}; mend the model") from error
 
 
-def _fit(task: TrainTask, place: Place, rows: EncodedRows, function: Callable[..., Any], scratch: Path) -> Fitted:
+def _fit(task: TrainTask, place: Place, rows: TrainingRows, function: Callable[..., Any], scratch: Path) -> Fitted:
     tf_keras.utils.set_random_seed(task.seed)
     tf_keras.mixed_precision.set_global_policy(task.precision)
     strategy = strategy_here(task.bucket)
     gang = Gang(strategy, place)
-    gang.require_alike(facts_here(task, _digest([rows.labels, *rows.columns.values()])))
+    gang.require_alike(facts_here(task, rows.digest()))
     replicas = strategy.num_replicas_in_sync // place.workers
     steps = Steps.cut(len(rows), task.batch, place.workers, replicas * task.accumulate)
     total = steps.count * task.epochs

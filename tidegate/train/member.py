@@ -18,6 +18,7 @@ from tidegate.lake import Lake
 from tidegate.train.checkpoints import forget
 from tidegate.train.cluster import Place
 from tidegate.train.quality import held_out
+from tidegate.train.rows import HeldRows, open_rows
 from tidegate.train.tracking import MlflowTracking, NoTracking
 from tidegate.train.usercode import load_function
 from tidegate.workload import log, log_always
@@ -25,8 +26,8 @@ from tidegate.workload import log, log_always
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tidegate.encoded import EncodedRows
     from tidegate.train.fitting import Fitted
+    from tidegate.train.rows import TrainingRows
     from tidegate.train.tracking import Tracking
 
 
@@ -48,10 +49,17 @@ def train(task: TrainTask) -> Trained | None:
     if done is not None:
         log("already published", key=done.key, request=task.request.request_id)
         return done if place.is_chief else None
-    rows = read_rows(lake, task.dataset, "train")
+    rows = open_rows(lake, task.dataset, task.memory)
     tracking = MlflowTracking(task.tracking) if task.tracking and place.is_chief else NoTracking()
     run_id = tracking.open(task)
-    log("ready", rank=place.rank, workers=place.workers, rows=len(rows), seconds=time.monotonic() - began)
+    log(
+        "ready",
+        rank=place.rank,
+        workers=place.workers,
+        rows=len(rows),
+        held="in memory" if isinstance(rows, HeldRows) else "in the file",
+        seconds=time.monotonic() - began,
+    )
     function = load_function(task.model_file, task.model_function)
 
     from tidegate.train.fitting import fit, store_of  # some ten seconds to import: after all that may refuse
@@ -70,7 +78,7 @@ def _publish(
     tracking: Tracking,
     run_id: str | None,
     fitted: Fitted,
-    made_of: tuple[EncodedRows, Callable[..., Any]],
+    made_of: tuple[TrainingRows, Callable[..., Any]],
     began: float,
 ) -> Trained:
     from tidegate.train.export import plain_model
@@ -83,7 +91,7 @@ def _publish(
             f"the {len(test)} held-out rows of {task.dataset.key} have not both labels, so quality cannot be measured; "
             "hold out a longer window: dataset.test in the delivery"
         )
-    metrics = held_out(test.labels, model.predict(test), float(rows.labels.mean()))
+    metrics = held_out(test.labels, model.predict(test), rows.base_rate())
     _tell(metrics)
     tracking.record(task, run_id, fitted.epochs, metrics)
     fields = {
