@@ -295,6 +295,13 @@ def test_rows_beyond_the_memory_allowed_are_streamed_and_learned_as_well(variant
     assert variants["streamed"]["difference"] > 0, "the order is another"
 
 
+def test_a_function_fit_of_the_users_trains_and_goes_on_from_its_last_epoch(variants):
+    own = variants["own fit"]
+    assert "function fit raised RuntimeError: broken off after two epochs" in own["reason"]
+    assert len(own["losses"]) == 4
+    assert own["losses"] == sorted(own["losses"], reverse=True), "the third epoch went on from the second"
+
+
 def test_a_scaled_rate_warms_up_and_then_goes_further(variants):
     plain, scaled = variants["plain"]["losses"], variants["scaled"]["losses"]
     assert scaled[1] < plain[1], "four times the rate, half of the way up"

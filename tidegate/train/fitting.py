@@ -19,6 +19,7 @@ from tidegate.train.cluster import Steps
 from tidegate.train.collective import Gang, strategy_here
 from tidegate.train.data import batches
 from tidegate.train.environment import facts_here
+from tidegate.train.hook import EachEpoch, fit_by_user
 from tidegate.train.interrupt import stop_sign
 from tidegate.train.keeping import Keeper
 from tidegate.train.progress import Progress
@@ -57,26 +58,34 @@ class Fitted:
     steps: int
 
 
-def fit(task: TrainTask, place: Place, rows: TrainingRows, function: Callable[..., Any]) -> Fitted:
+@dataclass(frozen=True)
+class UserCode:
+    """What a user's file gives: the function that builds the model, and perhaps one that trains it."""
+
+    build: Callable[..., Any]
+    fit: Callable[..., Any] | None = None
+
+
+def fit(task: TrainTask, place: Place, rows: TrainingRows, code: UserCode) -> Fitted:
     """Train to the task's last epoch and return the weights, which are checked to be the same on every member.
 
     Raises:
         Unavailable: a peer, or the storage of the checkpoints, went away; the gang is to be started again and resumes.
         Retryable: a member was told to end; the gang's state is stored, and it resumes.
         DataError: too few rows for one batch.
-        Permanent: the user's model cannot be built or its graph fails on the data; or the members, or their weights,
-            differ.
+        Permanent: the user's model cannot be built or trained, or its graph fails on the data; or the members, or their
+            weights, differ.
     """
     try:
         with draft_folder() as scratch:
-            return _fit(task, place, rows, function, scratch)
+            return _fit(task, place, rows, code, scratch)
     except _PEER_LOST as error:
         raise Unavailable(f"a peer of member {place.rank} went away: {error.message}; start the gang again") from error
     except tf.errors.InvalidArgumentError as error:
         raise Permanent(f"the model's graph fails on the training rows: {error.message}; mend the model") from error
 
 
-def _fit(task: TrainTask, place: Place, rows: TrainingRows, function: Callable[..., Any], scratch: Path) -> Fitted:
+def _fit(task: TrainTask, place: Place, rows: TrainingRows, code: UserCode, scratch: Path) -> Fitted:
     tf_keras.utils.set_random_seed(task.seed)
     tf_keras.mixed_precision.set_global_policy(task.precision)
     strategy = strategy_here(task.bucket)
@@ -88,18 +97,28 @@ def _fit(task: TrainTask, place: Place, rows: TrainingRows, function: Callable[.
     summaries = Summaries(task, scratch) if place.is_chief else None
     progress = Progress(task, place, steps, summaries, GpuWatch(place.rank))
     with strategy.scope():
-        stepper = Stepper(strategy, build_model(function, task.dataset.features), task, steps, total)
+        model = build_model(code.build, task.dataset.features)
     beside = summaries.push if summaries else None
-    with stop_sign() as sign, Keeper(gang, stepper, store_of(task), scratch, sign.grace, beside) as keeper:
-        saved = keeper.restore()
+    with stop_sign() as sign, Keeper(gang, store_of(task), scratch, sign.grace, beside) as keeper:
+        saved = keeper.find()
         if saved is not None:
             progress.resume(saved.about)
         done = saved.step if saved is not None else 0
         _tell(place, len(rows), steps, done)
         share = batches(rows, place, steps, task.seed, done, replicas)
-        given = iter(strategy.distribute_datasets_from_function(lambda _: share))
-        Training(task, gang, steps, stepper, keeper, progress, sign).run(done, total, given)
-        weights = stepper.model.get_weights()
+        given = strategy.distribute_datasets_from_function(lambda _: share)
+        if code.fit is None:
+            with strategy.scope():
+                stepper = Stepper(strategy, model, task, steps, total)
+                keeper.keep(saved, model=model, optimizer=stepper.optimizer, **stepper.metrics)
+            Training(task, gang, steps, stepper, keeper, progress, sign).run(done, total, iter(given))
+        elif done < total:
+            fit_by_user(
+                code.fit, model, given, EachEpoch(gang, keeper, progress, sign, saved, (steps.count, total)), task
+            )
+        elif saved is not None:
+            keeper.keep(saved, model=model)
+        weights = model.get_weights()
         gang.require_same_weights(_digest(weights))
         if place.is_chief and sign.is_up:
             raise Retryable(f"told to end (SIGTERM) after the last step, {total}; start it again to publish the model")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import tensorflow as tf
 
-from tidegate.errors import DataError, TidegateError, Unavailable
+from tidegate.errors import DataError, Retryable, TidegateError, Unavailable
 from tidegate.train.checkpoints import Publisher, Saved, Store
 from tidegate.workload import log
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tidegate.train.collective import Gang
-    from tidegate.train.stepping import Stepper
 
 _FILE = "state"
 _END = 30.0  # seconds for the last checkpoint to be stored, where training has ended well
+_STORING = 0.8  # share of a preemption's grace that may go into storing the checkpoint
 _UNDER_WAY = 5.0  # seconds more for what is being written while it should have ended
 
 
@@ -32,26 +32,17 @@ class Keeper:
 
     Args:
         gang: whose state is kept.
-        stepper: whose model, optimiser and metrics are kept.
         store: where checkpoints lie.
         scratch: a folder of this machine.
         grace: seconds for the last checkpoint to be stored, where training fails.
         beside: called with each checkpoint, once it is stored; may raise as `Store.publish` does.
     """
 
-    def __init__(
-        self,
-        gang: Gang,
-        stepper: Stepper,
-        store: Store,
-        scratch: Path,
-        grace: float,
-        beside: Callable[[], None] | None = None,
-    ):
+    def __init__(self, gang: Gang, store: Store, scratch: Path, grace: float, beside: Callable[[], None] | None = None):
         self._gang, self._store, self._scratch = gang, store, scratch
-        self._state = tf.train.Checkpoint(model=stepper.model, optimizer=stepper.optimizer, **stepper.metrics)
         self._grace, self._beside = grace, beside
         self._publisher = Publisher(self._publish) if gang.place.is_chief else None
+        self._state: Any = None
 
     def _publish(self, saved: Saved) -> None:
         self._store.publish(saved)
@@ -64,8 +55,8 @@ class Keeper:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._close(_END if kind is None else self._grace)
 
-    def restore(self) -> Saved | None:
-        """Go back to the newest checkpoint that the chief finds whole; return it, or None where there is none.
+    def find(self) -> Saved | None:
+        """Return the newest checkpoint that the chief finds whole, fetched, or None; all members must call this.
 
         Raises:
             Unavailable: the storage is away; or a member does not see what the chief does.
@@ -74,12 +65,13 @@ class Keeper:
         found = self._store.newest(to) if self._gang.place.is_chief else None
         said = self._gang.all_say(json.dumps(found.step if found else None).encode())
         step = json.loads(said[0])
-        if step is None:
-            return None
-        if found is None:
-            found = self._fetched(step, to)
-        self._state.read(str(found.folder / _FILE)).assert_existing_objects_matched()
-        return found
+        return found or (None if step is None else self._fetched(step, to))
+
+    def keep(self, saved: Saved | None, **parts: Any) -> None:
+        """Keep these parts (models, optimisers, metrics) from now on, and set them back to what was found."""
+        self._state = tf.train.Checkpoint(**parts)
+        if saved is not None:
+            self._state.read(str(saved.folder / _FILE)).assert_existing_objects_matched()
 
     def _fetched(self, step: int, to: Path) -> Saved:
         try:
@@ -98,11 +90,24 @@ class Keeper:
             for file in folder.iterdir():
                 file.unlink()
 
-    def settle(self, seconds: float) -> str:
-        """Wait until the chief has stored the last checkpoint, and return the reason where it could not, or ''.
+    def stop(self, told: bool, step: int, total: int) -> NoReturn:
+        """End the gang after a step at which it was agreed to; `told` is whether this member was asked to.
 
-        Every member must call this at the same point; all get the chief's answer.
+        Every member must call this at the same point, with the state saved.
+
+        Raises:
+            Retryable: always; it says who was asked, and whether the state is stored.
         """
+        reason = self._settle(_STORING * self._grace)
+        asked = [str(rank) for rank, said in enumerate(self._gang.all_say(b"1" if told else b"")) if said]
+        state = f"its checkpoint was not stored: {reason}" if reason else "its checkpoint is stored"
+        raise Retryable(
+            f"member {', '.join(asked)} was told to end (SIGTERM) after step {step} of {total}; {state}; "
+            "start the gang again to go on"
+        )
+
+    def _settle(self, seconds: float) -> str:
+        """Wait until the chief has stored the last checkpoint, and return the reason where it could not, or ''."""
         reason = ""
         if self._publisher is not None:
             try:

@@ -20,7 +20,7 @@ from tidegate.train.cluster import Place
 from tidegate.train.quality import held_out
 from tidegate.train.rows import HeldRows, open_rows
 from tidegate.train.tracking import MlflowTracking, NoTracking
-from tidegate.train.usercode import load_function
+from tidegate.train.usercode import load_function, load_optional
 from tidegate.workload import log, log_always
 
 if TYPE_CHECKING:
@@ -61,10 +61,11 @@ def train(task: TrainTask) -> Trained | None:
         seconds=time.monotonic() - began,
     )
     function = load_function(task.model_file, task.model_function)
+    own_fit = load_optional(task.model_file, "fit")
 
-    from tidegate.train.fitting import fit, store_of  # some ten seconds to import: after all that may refuse
+    from tidegate.train.fitting import UserCode, fit, store_of  # some ten seconds to import: after all that may refuse
 
-    fitted = fit(task, place, rows, function)
+    fitted = fit(task, place, rows, UserCode(function, own_fit))
     if not place.is_chief:
         return None
     trained = _publish(task, lake, tracking, run_id, fitted, (rows, function), began)

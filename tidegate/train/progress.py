@@ -22,25 +22,30 @@ _PERIOD = 10.0  # seconds between two lines within an epoch
 
 @dataclass
 class Spent:
-    """Where the time of some steps went, in seconds; `talked` is None where it cannot be told."""
+    """Where the time of some steps went, in seconds; None where that cannot be told."""
 
     steps: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    waited: float | None = 0.0
     talked: float | None = 0.0
 
     def add(self, call: Call) -> None:
         """Count a call."""
         self.steps += call.steps
         self.seconds += call.seconds
-        self.waited += call.waited
-        self.talked = None if self.talked is None or call.talked is None else self.talked + call.talked
+        self.waited = _sum(self.waited, call.waited)
+        self.talked = _sum(self.talked, call.talked)
 
     def figures(self, rows: int) -> dict[str, float]:
-        """Return rows/s and the shares of time, for so many rows in a step."""
+        """Return rows/s and the shares of time that are known, for so many rows in a step."""
         seconds = max(self.seconds, 1e-9)
-        found = {"rows_per_s": self.steps * rows / seconds, "waiting": self.waited / seconds}
-        return found if self.talked is None else {**found, "communication": self.talked / seconds}
+        shares = {"waiting": self.waited, "communication": self.talked}
+        known = {name: value / seconds for name, value in shares.items() if value is not None}
+        return {"rows_per_s": self.steps * rows / seconds, **known}
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 class Progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tidegate.errors import Retryable
 from tidegate.train.pace import call_length, until_mark
 from tidegate.train.stepping import Wishes
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from tidegate.train.stepping import Call, Stepper
 
 _FIRST_CALL = 4  # steps, before it is known how long one takes
-_STORING = 0.8  # share of a preemption's grace that may go into storing the checkpoint
 
 
 class Training:
@@ -74,7 +72,7 @@ class Training:
         if is_end or agreed.save or agreed.stop or (every is not None and step % every == 0):
             self._save(step)
         if agreed.stop:
-            self._stop(step, total)
+            self._keeper.stop(self._sign.is_up, step, total)
 
     def _save(self, step: int) -> None:
         if step != self._saved:
@@ -89,13 +87,4 @@ class Training:
             save=is_due and self._is_chief,
             length=call_length(call.steps, call.seconds, self._length) if self._is_chief else 0,
             loss=call.loss,
-        )
-
-    def _stop(self, step: int, total: int) -> None:
-        reason = self._keeper.settle(_STORING * self._sign.grace)
-        told = [rank for rank, said in enumerate(self._gang.all_say(b"1" if self._sign.is_up else b"")) if said]
-        state = f"its checkpoint was not stored: {reason}" if reason else "its checkpoint is stored"
-        raise Retryable(
-            f"member {', '.join(map(str, told))} was told to end (SIGTERM) after step {step} of {total}; {state}; "
-            "start the gang again to go on"
         )
