@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from tidegate.train.rows import StoredRows, pieces
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tidegate.train.rows import TrainingRows
 
 _PREFETCH = 4  # batches ready before they are asked for
+_LABEL = ""  # no feature has this name
 _NEVER = 1 << 62  # an epoch that is not reached
 
 
@@ -52,8 +54,7 @@ def _held(rows: EncodedRows, place: Place, steps: Steps, seed: int, first_step: 
     """One order of all rows for each epoch; each worker draws the same, and takes its own part of each global batch."""
     count = len(rows)
     first_epoch, done = divmod(first_step, steps.count)
-    columns = {name: tf.constant(column) for name, column in rows.columns.items()}
-    labels = tf.constant(rows.labels)
+    names, tables = _tables(rows)
 
     def draw(epoch: Any) -> Any:
         drawn = tf.random.experimental.stateless_shuffle(
@@ -64,10 +65,29 @@ def _held(rows: EncodedRows, place: Place, steps: Steps, seed: int, first_step: 
         return tf.reshape(share[tf.where(epoch == first_epoch, done, 0) :], [-1, size])
 
     def gather(chosen: Any) -> Any:
-        return {name: tf.gather(column, chosen) for name, column in columns.items()}, tf.gather(labels, chosen)
+        cut = {
+            name: column
+            for kind, table in tables.items()
+            for name, column in zip(
+                names[kind], tf.split(tf.gather(table, chosen), len(names[kind]), axis=1), strict=True
+            )
+        }
+        labels = cut.pop(_LABEL)
+        return {name: cut[name] for name in rows.columns}, labels
 
     orders = tf.data.Dataset.range(first_epoch, _NEVER).map(draw).prefetch(1)
     return orders.flat_map(tf.data.Dataset.from_tensor_slices).map(gather)
+
+
+def _tables(rows: EncodedRows) -> tuple[dict[Any, list[str]], dict[Any, Any]]:
+    """Lay columns of one type side by side, labels among them, so that a batch is two look-ups and not one a column."""
+    columns = {**rows.columns, _LABEL: rows.labels}
+    names: dict[Any, list[str]] = {}
+    for name, column in columns.items():
+        names.setdefault(column.dtype, []).append(name)
+    return names, {
+        kind: tf.constant(np.concatenate([columns[name] for name in of], axis=1)) for kind, of in names.items()
+    }
 
 
 def _streamed(rows: StoredRows, place: Place, steps: Steps, seed: int, first_step: int, size: int) -> Any:
