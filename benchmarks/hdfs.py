@@ -35,6 +35,7 @@ from tidegate.contract.arrow import PARQUET, raw_schema
 from tidegate.delivery import HdfsSource, project_root
 from tidegate.handoff import Window
 from tidegate.ingest import hdfs
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack import preflight
 from tidegate.stack.config import StackConfig
@@ -152,11 +153,12 @@ class Plain:
 def ours(cfg: StackConfig, form: str, contract: Any, folder: Path, count: int) -> None:
     """Publish the files as a slice in a new lake."""
     with tempfile.TemporaryDirectory(dir=folder) as lake:
-        found = hdfs.read(
-            delivery="d", source="s", spec=HdfsSource(connection="c", path=f"/{form}"), contract=contract, window=DAY,
-            host="127.0.0.1", port=cfg.ports["hdfs-namenode"], lake=Lake(f"file://{lake}"),
-            webhdfs=cfg.url("hdfs-namenode-http"),
+        target = Target("d", "s", contract, DAY, Lake(f"file://{lake}"))
+        reading = hdfs.reading(
+            spec=HdfsSource(connection="c", path=f"/{form}"), host="127.0.0.1", port=cfg.ports["hdfs-namenode"],
+            webhdfs=cfg.url("hdfs-namenode-http"), **vars(target),
         )  # fmt: skip
+        found = publish(target, reading)
     assert found.rows == count
 
 
