@@ -15,7 +15,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tidegate.contract import Column, Contract, texts
@@ -108,11 +108,14 @@ def test_a_quote_inside_a_field_is_a_character_and_swallows_nothing(tmp_path: Pa
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
-def test_a_quote_that_is_never_closed_swallows_no_line_as_a_value(tmp_path: Path, end: bytes) -> None:
+@pytest.mark.parametrize(
+    "last", [b'e,"f\ng,h', b',,\re,"f\ng,h']
+)  # the latter equals, at first, the parser's last line
+def test_a_quote_that_is_never_closed_swallows_no_line_as_a_value(tmp_path: Path, last: bytes, end: bytes) -> None:
     names = Contract("t", "1", (Column("a", "string", "string"), Column("b", "string", "string")), "t.yaml", "0" * 64)
-    found = rows(written(tmp_path, "a.csv", b'a,b\nc,d\ne,"f\ng,h' + end), names)
+    found = rows(written(tmp_path, "a.csv", b"a,b\nc,d\n" + last + end), names)
     assert [(row["b"], row["_error"], row["_bytes"]) for row in found] == [
-        ("d", None, None), (None, "undecodable:no_csv_record", b'e,"f\ng,h'),
+        ("d", None, None), (None, "undecodable:no_csv_record", last),
     ]  # fmt: skip
 
 
@@ -241,6 +244,8 @@ def slow_ways(*, one_by_one: bool) -> Iterator[None]:
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.integers(1, 12), st.booleans())
+@example(b'a\rb\n"x\ny",1\n', 5, False)  # as many newlines as the parser finds records, and neither is the other's end
+@example(b'x,\r"a\nb",1\n', 5, True)  # as many records as the parser finds, and they are others
 def test_the_fast_ways_through_a_csv_file_and_the_slow_one_lead_to_the_same_rows(
     tmp_path_factory: Any, data: bytes, size: int, one_by_one: bool
 ) -> None:
