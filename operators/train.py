@@ -144,6 +144,7 @@ class TrainOperator(WorkloadOperator):
             environment="train",
             handoff=task.to_json(),
             members=delivery.train.workers,
+            pods=delivery.train.pods,
         )
 
     def finish(self, context: Any, handoff: str) -> Trained:
