@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidegate.clients.kubernetes import Access, Cluster, Exists, open_cluster
 from tidegate.errors import Conflict, Retryable, SpecError
 from tidegate.launch import State, Workload, checked
 from tidegate.launch.lines import interleaved
-from tidegate.launch.manifests import DIGEST, JOB_NAME, MEMBER, QUEUE, digest_of, job, object_name, service
-from tidegate.launch.seen import Seen, blamed, finished, newest, rank, state
+from tidegate.launch.manifests import (
+    DIGEST,
+    JOB_NAME,
+    MANAGED_BY,
+    MEMBER,
+    PREFIX,
+    QUEUE,
+    digest_of,
+    job,
+    object_name,
+    service,
+)
+from tidegate.launch.seen import Seen, blamed, finished, newest, rank, seconds, state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -59,12 +71,45 @@ class KubernetesLauncher:
         """
         self._with(lambda cluster: stop(cluster, name))
 
+    def gangs(self, delivery: str) -> list[Gang]:
+        """Return the gangs of a delivery that have not ended: those that hold something."""
+        return self._with(lambda cluster: gangs(cluster, delivery))
+
+    def remove(self, gang: Gang) -> None:
+        """Delete this very gang, and not a later one of its name; its pods end within their grace."""
+        self._with(lambda cluster: cluster.delete_job(gang.job, gang.uid))
+
     def _with(self, work: Callable[[Cluster], Awaitable[T]]) -> T:
         async def connected() -> T:
             async with open_cluster(self._access) as cluster:
                 return await work(cluster)
 
         return asyncio.run(connected())
+
+
+@dataclass(frozen=True)
+class Gang:
+    """A gang that has not ended: its workload's name, its Job, who asked for it, and when (Unix seconds)."""
+
+    name: str
+    job: str
+    uid: str
+    origin: Mapping[str, str]
+    made_at: float
+
+
+async def gangs(cluster: Cluster, delivery: str) -> list[Gang]:
+    """Return the gangs of a delivery that have not ended and are not being deleted."""
+    jobs, _ = await cluster.listed("Job", f"app.kubernetes.io/managed-by={MANAGED_BY},{PREFIX}delivery={delivery}")
+    found = []
+    for each in jobs:
+        metadata = each["metadata"]
+        if finished(each) or metadata.get("deletionTimestamp"):
+            continue
+        notes = {key.removeprefix(PREFIX): value for key, value in metadata.get("annotations", {}).items()}
+        at = seconds(metadata["creationTimestamp"])
+        found.append(Gang(notes.get("workload", metadata["name"]), metadata["name"], metadata["uid"], notes, at))
+    return found
 
 
 async def start(cluster: Cluster, workload: Workload) -> None:
