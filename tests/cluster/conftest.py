@@ -7,6 +7,7 @@ $KUBECONFIG names must run on this machine too.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -87,6 +88,15 @@ class Bed:
                     process.send_signal(number)
                     return
         raise AssertionError(f"no process of {pod}")
+
+    def as_account(self, name: str, folder: Path) -> Bed:
+        """Return this bed as a service account of its namespace sees it."""
+        token = self.kubectl("create", "token", name).strip()
+        config = json.loads(self.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        config["users"][0]["user"] = {"token": token}
+        path = folder / f"{name}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return replace(self, access=replace(self.access, kubeconfig=path))
 
     def left(self) -> list[str]:
         """Return what the namespace holds of gangs: Jobs, pods, Services."""
