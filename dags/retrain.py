@@ -40,6 +40,7 @@ for spec in valid_deliveries():
             request_task="request",
             dataset_task="dataset",
             launcher_name=spec.train.launcher,
+            connection=spec.train.pods.connection if spec.train.pods else None,
             timeout_s=spec.train.timeout,
         )
         optimise = OptimiseOperator(task_id="optimise", delivery=name, train_task="train", dataset_task="dataset")

@@ -97,10 +97,12 @@ def _refuse_what_drifted(dataset: Dataset) -> None:
 
     slices = stopped(the_lake(), dataset.slices, dataset.delivery)
     if slices:
+        said = ". ".join(
+            f"Slice {name} drifted further than its contract's stop: {why}" for name, why in slices.items()
+        )
         raise DataError(
-            f"{', '.join(slices)}: drifted further than the contract's stop, so nothing is trained on it; see the "
-            f"watch task of ingest__{dataset.delivery}; mend the source, or raise the limit, and clear that task, then "
-            "this one"
+            f"{said}. Nothing is trained on it: see the watch task of ingest__{dataset.delivery}; then mend the source "
+            "and read it again (refresh), or raise the limit in the contract and clear that task; then clear this one"
         )
 
 
@@ -117,7 +119,7 @@ class TrainOperator(WorkloadOperator):
 
     def workload(self, context: Any) -> Workload:
         """Return the gang of the request, named after it."""
-        from tidegate.launch import Workload
+        from tidegate.launch.training import training
 
         delivery, lake = the_delivery(self.delivery), the_lake()
         request = Request.model_validate(context["ti"].xcom_pull(task_ids=self.request_task))
@@ -149,13 +151,7 @@ class TrainOperator(WorkloadOperator):
             tracking=clients.http_url(clients.connection(clients.REGISTRY)),
             lock=str(project_root() / "docker" / "train" / "requirements.txt"),
         )
-        return Workload(
-            name=name,
-            module="tidegate.train",
-            environment="train",
-            handoff=task.to_json(),
-            members=delivery.train.workers,
-        )
+        return training(delivery, request.request_id, task.to_json())
 
     def finish(self, context: Any, handoff: str) -> Trained:
         """Return what the gang published, and say by how much it beats the base rate."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from tidegate.delivery import paths
+from tidegate.delivery.pods import PodsSpec
 from tidegate.delivery.rollout import (
     DisagreementLimit,
     LabelsLimit,
@@ -46,6 +47,7 @@ __all__ = [
     "Limits",
     "NonInferior",
     "OptimiseSpec",
+    "PodsSpec",
     "PostgresSource",
     "PredictionsLimit",
     "QualityLimit",
@@ -138,8 +140,17 @@ class TrainSpec(Spec):
     bucket: Size = Field(default=0, description="of gradients in one all-reduce; by default all of them")
     checkpoint: Every = Field(default="5m", description="time or steps between checkpoints within an epoch")
     profile: StepRange | None = Field(default=None, description="steps whose trace is kept for TensorBoard")
-    launcher: Literal["local"] = "local"
+    launcher: Literal["local", "kubernetes"] = "local"
+    pods: PodsSpec | None = Field(default=None, description="for kubernetes: image, resources, place, queue")
     timeout: Seconds = 3600.0
+
+    @model_validator(mode="after")
+    def _has_pods(self) -> Self:
+        if (self.launcher == "kubernetes") != (self.pods is not None):
+            raise ValueError(
+                "launcher kubernetes and pods go together Remedy: write pods: {image: ...} for kubernetes, or neither"
+            )
+        return self
 
 
 class OptimiseSpec(Spec):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections import Counter
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,26 +55,42 @@ def _file_digest(path: str, what: str) -> str:
 
 
 def differences(members: Sequence[Mapping[str, str]]) -> str | None:
-    """Return a table of the facts that are not the same on all members, by rank; None where all are.
+    """Return a table of the facts that are not the same on all members; None where all are.
 
-    A fact that most members agree upon is marked on those that say otherwise.
+    Members that are alike in all share a column. Where most members say one thing, the others are marked.
     """
     names = {name: None for member in members for name in member}
-    rows = [[name, *(member.get(name, ABSENT) for member in members)] for name in names]
-    unlike = [row for row in rows if len(set(row[1:])) > 1]
+    rows = {name: [member.get(name, ABSENT) for member in members] for name in names}
+    unlike = {name: values for name, values in rows.items() if len(set(values)) > 1}
     if not unlike:
         return None
-    shown = [["fact", *(f"member {rank}" for rank in range(len(members)))], *map(_marked, unlike[:_MOST_ROWS])]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for rank, said in enumerate(zip(*unlike.values(), strict=True)):
+        groups.setdefault(said, []).append(rank)
+    first = [ranks[0] for ranks in groups.values()]
+    shown = [["fact", *map(_ranks, groups.values())]]
+    for name, values in list(unlike.items())[:_MOST_ROWS]:
+        marked = _marked(values)
+        shown.append([name, *(marked[rank] for rank in first)])
     left = len(unlike) - _MOST_ROWS
     return "\n".join([*_aligned(shown), *([f"and {left} more"] if left > 0 else [])])
 
 
-def _marked(row: Sequence[str]) -> list[str]:
-    values = row[1:]
-    usual = max(set(values), key=lambda value: (values.count(value), value))
-    if values.count(usual) * 2 <= len(values):
-        return list(row)
-    return [row[0], *(value if value == usual else f"{value} <" for value in values)]
+def _marked(values: Sequence[str]) -> list[str]:
+    usual, count = Counter(values).most_common(1)[0]
+    return [value if value == usual or count * 2 <= len(values) else f"{value} <" for value in values]
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """Return 'member 3', or 'members 0-2, 5'."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], rank]
+        else:
+            runs.append([rank])
+    said = ", ".join("-".join(map(str, run)) for run in runs)
+    return f"member {said}" if len(ranks) == 1 else f"members {said}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

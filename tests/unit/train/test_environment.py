@@ -15,13 +15,20 @@ def test_members_that_agree_give_no_table():
     assert differences([ALIKE, dict(ALIKE), dict(ALIKE)]) is None
 
 
-def test_the_table_names_only_what_differs_and_marks_who_is_alone():
-    table = differences([ALIKE, {**ALIKE, "package numpy": "2.3.0"}, ALIKE])
+def test_the_table_names_only_what_differs_and_marks_who_is_not_as_most_are():
+    table = differences([ALIKE, {**ALIKE, "package numpy": "2.3.0"}, ALIKE, ALIKE])
     assert table is not None
-    assert [line.split() for line in table.splitlines()] == [
-        ["fact", "member", "0", "member", "1", "member", "2"],
-        ["package", "numpy", "2.4.6", "2.3.0", "<", "2.4.6"],
+    assert table.splitlines() == [
+        "fact           members 0, 2-3  member 1",
+        "package numpy  2.4.6           2.3.0 <",
     ]
+
+
+def test_a_table_of_many_members_is_as_wide_as_they_are_unlike():
+    table = differences([{**ALIKE, "python": "3.11.2" if rank < 60 else "3.11.9"} for rank in range(64)])
+    assert table is not None
+    assert table.splitlines()[0].split("  ")[0] == "fact"
+    assert "members 0-59  members 60-63" in table
 
 
 def test_of_two_members_neither_is_marked_and_what_one_lacks_is_shown():
