@@ -23,6 +23,7 @@ from tidegate.handoff import Dataset, Request, Trained, TrainTask
 from tidegate.units import seconds_or_steps
 
 if TYPE_CHECKING:
+    from tidegate.delivery import Delivery
     from tidegate.launch import Workload
 
 
@@ -106,6 +107,12 @@ def _refuse_what_drifted(dataset: Dataset) -> None:
         )
 
 
+def work_of(delivery: Delivery, lake: str, name: str) -> str:
+    """Return the URL of a gang's checkpoints and summaries: of this machine, or in the lake where it trains in pods."""
+    below = f"checkpoints/{name}"
+    return f"{lake}/{below}" if delivery.train.launcher == "kubernetes" else str(var_folder() / below)
+
+
 class TrainOperator(WorkloadOperator):
     """Trains the request's model as a gang of workers and publishes its SavedModel."""
 
@@ -147,7 +154,7 @@ class TrainOperator(WorkloadOperator):
             checkpoint_seconds=seconds,
             checkpoint_steps=steps,
             profile=delivery.train.profile,
-            work=str(var_folder() / "checkpoints" / name),
+            work=work_of(delivery, lake.url, name),
             tracking=clients.http_url(clients.connection(clients.REGISTRY)),
             lock=str(project_root() / "docker" / "train" / "requirements.txt"),
         )

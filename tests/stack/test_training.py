@@ -19,13 +19,14 @@ import pytest
 from tidegate import keys
 from tidegate.contract.encodings import Encodings, standardise, vocabulary
 from tidegate.delivery import project_root
-from tidegate.errors import Permanent, Retryable
+from tidegate.errors import DataError, Permanent, Retryable
 from tidegate.handoff import Dataset, Feature, Optimised, OptimiseTask, Request, Trained, TrainTask, Window
 from tidegate.lake import Lake
 from tidegate.launch import State, Workload
 from tidegate.launch.files import GangFiles
 from tidegate.launch.local import LocalLauncher
 from tidegate.recorded import PROBE, RecordedAnswers
+from tidegate.train.checkpoints import Saved, Store
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -259,6 +260,24 @@ def test_checkpoints_go_to_object_storage_which_may_be_away_for_a_while(room, s3
     assert len(stored) == 2
     assert f"after step {int(stored[-1].rpartition('/')[2])} of" in state.reason
     assert Lake("s3://lake/work/stored")._storage.find("tensorboard")
+
+
+def test_checkpoints_are_kept_and_found_on_hdfs(hdfs_alone, tmp_path):
+    port = hdfs_alone.ports["hdfs-namenode"]
+    store = Store(f"hdfs://127.0.0.1:{port}/work/flights", "abc")
+    for step in (9, 100, 250):
+        folder = tmp_path / f"step-{step}"
+        folder.mkdir()
+        (folder / "state.index").write_text(f"index {step}")
+        store.publish(Saved(step, {"epochs": []}, folder))
+    found = store.newest(tmp_path / "to")
+    assert found is not None
+    assert (found.step, (found.folder / "state.index").read_text()) == (250, "index 250")
+    assert store.at(100, tmp_path / "to").step == 100
+    with pytest.raises(DataError):
+        store.at(9, tmp_path / "to")
+    store.forget()
+    assert store.newest(tmp_path / "to") is None
 
 
 @pytest.fixture(scope="module")
