@@ -258,7 +258,20 @@ def test_checkpoints_go_to_object_storage_which_may_be_away_for_a_while(room, s3
     assert "its checkpoint is stored" in state.reason
     stored = Lake(task.work).keys("checkpoints")
     assert len(stored) == 2
-    assert f"after step {int(stored[-1].rpartition('/')[2])} of" in state.reason
+    last = int(stored[-1].rpartition("/")[2])
+    assert f"after step {last} of" in state.reason
+
+    monkeypatch.setenv("TIDEGATE_GRACE", "5")
+    room.start("stored", task)
+    room.until(lambda: told("checkpoint step="))
+    assert _steps_done(room, "stored") == last
+    s3_parts.kill()
+    room.until(lambda: told("checkpoint not stored"))
+    os.kill(_members(room, "stored")[0], signal.SIGTERM)
+    state = room.ended("stored")
+    s3_parts.start()
+    assert isinstance(state.error(), Retryable)
+    assert "its checkpoint was not stored: s3://lake/work/stored" in state.reason
     assert Lake("s3://lake/work/stored")._storage.find("tensorboard")
 
 

@@ -47,21 +47,21 @@ class Gang:
         self.place = place
         self._gather = tf.function(
             lambda row: strategy.gather(strategy.run(tf.identity, args=(row,)), axis=0),
-            input_signature=[tf.TensorSpec((1, None), tf.int32)],  # there is no collective of bytes
+            input_signature=[tf.TensorSpec((1, None), tf.int64)],  # there is no collective of bytes
             autograph=False,
         )
 
     def all_say(self, said: bytes) -> list[bytes]:
         """Return what each member says, by rank."""
-        lengths = self._rows(np.array([len(said)], np.int32)).reshape(-1)
-        padded = np.zeros(max(1, int(lengths.max())), np.int32)
+        lengths = self._rows(np.array([len(said)], np.int64)).reshape(-1)
+        padded = np.zeros(max(1, int(lengths.max())), np.int64)
         padded[: len(said)] = np.frombuffer(said, np.uint8)
         rows = self._rows(padded)
         return [row[:length].astype(np.uint8).tobytes() for row, length in zip(rows, lengths, strict=True)]
 
-    def _rows(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _rows(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return an array [members, n] of each member's values [n]."""
-        found: NDArray[np.int32] = self._gather(tf.constant(values[np.newaxis])).numpy()
+        found: NDArray[np.int64] = self._gather(tf.constant(values[np.newaxis])).numpy()
         return found[:: len(found) // self.place.workers]  # a member with several GPUs says it once for each
 
     def require_alike(self, facts: Mapping[str, str]) -> None:

@@ -43,6 +43,7 @@ class Keeper:
         self._grace, self._beside = grace, beside
         self._publisher = Publisher(self._publish) if gang.place.is_chief else None
         self._state: Any = None
+        self._is_settled = False
 
     def _publish(self, saved: Saved) -> None:
         self._store.publish(saved)
@@ -53,7 +54,16 @@ class Keeper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._close(_END if kind is None else self._grace)
+        if self._publisher is None:
+            return
+        if self._is_settled:  # all the time there was is spent
+            self._publisher.close(0)
+            return
+        try:
+            self._publisher.flush(_END if kind is None else self._grace)
+        except TidegateError as error:
+            log("last checkpoint not stored", reason=str(error))
+        self._publisher.close(_UNDER_WAY)
 
     def find(self) -> Saved | None:
         """Return the newest checkpoint that the chief finds whole, fetched, or None; all members must call this.
@@ -99,6 +109,7 @@ class Keeper:
             Retryable: always; it says who was asked, and whether the state is stored.
         """
         reason = self._settle(_STORING * self._grace)
+        self._is_settled = True
         asked = [str(rank) for rank, said in enumerate(self._gang.all_say(b"1" if told else b"")) if said]
         state = f"its checkpoint was not stored: {reason}" if reason else "its checkpoint is stored"
         raise Retryable(
@@ -115,13 +126,3 @@ class Keeper:
             except TidegateError as error:
                 reason = str(error)
         return self._gang.all_say(reason.encode())[0].decode()
-
-    def _close(self, seconds: float) -> None:
-        """Wait for the chief's last checkpoint to be stored; the log tells if it was not. Then publish nothing more."""
-        if self._publisher is None:
-            return
-        try:
-            self._publisher.flush(seconds)
-        except TidegateError as error:
-            log("last checkpoint not stored", reason=str(error))
-        self._publisher.close(_UNDER_WAY)
