@@ -37,6 +37,7 @@ __all__ = [
     "DatasetSpec",
     "Delivery",
     "DisagreementLimit",
+    "EvaluateSpec",
     "GateSpec",
     "HdfsSource",
     "KafkaSource",
@@ -128,6 +129,22 @@ class TrainSpec(Spec):
     seed: int = 0
     launcher: Literal["local"] = "local"
     timeout: Seconds = 3600.0
+
+
+class EvaluateSpec(Spec):
+    """What is said of a trained model on its held-out rows, beside the figures on all of them."""
+
+    by: list[str] = Field(
+        default_factory=list,
+        description="columns of the dataset by which the figures are given too; month, week, day and hour are those of "
+        "the event time where there is no such column",
+    )
+    at_least: int = Field(default=200, ge=20, description="a group with fewer rows is given no figures")
+    groups: int = Field(default=20, ge=2, le=100, description="of a column; the smaller ones are taken together")
+    dependent: Literal["row", "hour", "day", "week"] = Field(
+        default="day",
+        description="rows of one such time of the event count together in confidence intervals; row: each by itself",
+    )
 
 
 class OptimiseSpec(Spec):
@@ -223,6 +240,7 @@ class Delivery(Spec):
     folder: str = Field(description="folder of the model file and the SQL, relative to the project root")
     dataset: DatasetSpec
     train: TrainSpec
+    evaluate: EvaluateSpec = EvaluateSpec()
     optimise: OptimiseSpec = OptimiseSpec()
     gate: GateSpec = GateSpec()
     serve: ServeSpec = ServeSpec()
