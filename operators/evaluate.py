@@ -66,6 +66,8 @@ class EvaluateOperator(WorkloadOperator):
                 self.log.info("%s less %s's: %s", name, evaluated.champion, interval(figures, f"difference_{name}"))
         if evaluated.reason:
             self.log.info("not compared with a champion: %s", evaluated.reason)
+        for note in evaluated.notes:
+            self.log.info("note: %s", note)
         for group in evaluated.worse:
             self.log.warning("surely worse than %s: %s", evaluated.champion, group)
         for group in evaluated.better:

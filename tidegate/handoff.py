@@ -191,6 +191,7 @@ class Evaluated(Handoff):
     digest: str
     champion: str | None = Field(default=None, description="flights-v3, compared on the same rows; None: see reason")
     reason: str | None = Field(default=None, description="why there is no comparison with a champion")
+    notes: list[str] = Field(default_factory=list, description="what a reader of the figures must know")
     figures: dict[str, float] = Field(description="auc, auc_low, auc_high, ..., difference_auc, ... on all rows")
     better: list[str] = Field(default_factory=list, description="groups surely better than with the champion")
     worse: list[str] = Field(default_factory=list, description="groups surely worse than with the champion")

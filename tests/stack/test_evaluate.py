@@ -146,6 +146,7 @@ def evaluated(room: Room) -> dict[str, Evaluated]:
         "third": room.task(room.trained("third", "good"), room.champion(10, "blind")),
         "foreign": room.task(room.trained("foreign", "good"), foreign),
         "broken": room.task(room.trained("broken", "good"), broken),
+        "weeks": room.task(room.trained("weeks", "good"), room.champion(10, "blind"), evaluate={"dependent": "week"}),
     }
     return dict(zip(tasks, several(tasks.values())[0], strict=True))
 
@@ -204,6 +205,17 @@ def test_a_champion_that_cannot_read_the_rows_or_is_damaged_is_said_and_fails_no
     assert "the champion flights-v9 fails on these rows: DataError" in (evaluated["broken"].reason or "")
     for name in ("foreign", "broken"):
         assert evaluated[name].figures["auc"] == evaluated["first"].figures["auc"]
+
+
+def test_rows_of_too_few_weeks_have_figures_without_intervals_and_a_note_says_so(
+    evaluated: dict[str, Evaluated],
+) -> None:
+    weeks = evaluated["weeks"]
+    assert weeks.figures["difference_auc"] == evaluated["third"].figures["difference_auc"]
+    assert "difference_auc_low" not in weeks.figures
+    assert (weeks.better, weeks.worse) == ([], [])
+    (note,) = weeks.notes
+    assert note.startswith("the held-out rows are of 5 weeks, fewer than 10")
 
 
 def test_mlflow_is_told_once_and_an_absent_one_is_retryable_without_computing_anew(

@@ -30,12 +30,19 @@ class Rows(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def known(by: Sequence[str], names: Sequence[str]) -> None:
-    """Check that every column to cut by is there.
+def known(by: Sequence[str], schema: Any) -> None:
+    """Check that every column to cut by is there, and has values that can be told apart.
 
     Raises:
-        SpecError: one is not.
+        SpecError: one is not, or holds lists, structs or bytes.
     """
+    names = schema.names
+    nested = [f"{each} ({schema.field(each).type})" for each in by if each in names and not _is_plain(schema, each)]
+    if nested:
+        raise SpecError(
+            f"evaluate.by names {', '.join(nested)}; rows are cut by text, numbers, booleans and times alone; leave it "
+            "out, or add a plain column to the dataset's SELECT"
+        )
     strange = [each for each in by if each not in names and each not in TIMES]
     if strange:
         raise SpecError(
@@ -82,6 +89,15 @@ def _is_measured(values: Any, most: int) -> bool:
     if pa.types.is_integer(values.type):
         return bool(pc.count_distinct(values).as_py() > most)
     return bool(pa.types.is_floating(values.type) or pa.types.is_decimal(values.type))
+
+
+def _is_plain(schema: Any, name: str) -> bool:
+    kind = schema.field(name).type
+    kinds = (
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating,
+        pa.types.is_decimal, pa.types.is_temporal,
+    )  # fmt: skip
+    return any(each(kind) for each in kinds)
 
 
 def _times(values: Any, form: str) -> Any:

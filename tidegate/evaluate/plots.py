@@ -23,6 +23,7 @@ _COLOURS = {"candidate": "#1668b5", "champion": "#d9822b"}
 _MARKS = {"candidate": "o", "champion": "s"}
 _GREY, _DARK = "#8a94a0", "#1d2733"
 _STYLE: Any = {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}
+_STYLE["text.parse_math"] = False  # a category may have any name, $ among them
 _DPI = 100
 _WIDE = 9.0  # inches: 900 pixels
 _ROW = 0.3  # inches of a group's line
@@ -50,9 +51,10 @@ def pictures(figures: Figures, champion: str | None) -> dict[str, Figure]:
     """Return the pictures by file name."""
     names = {"candidate": "candidate", "champion": _short(f"champion {champion}", _LONGEST_MODEL)}
     found = {"roc.png": _roc(figures, names), "reliability.png": _reliability(figures, names)}
-    return found | {
-        f"by_{column}.png": _forest(column, figures, groups, names) for column, groups in figures.by.items()
-    }
+    for column, groups in figures.by.items():
+        safe = "".join(each if each.isalnum() or each in "_.-" else "_" for each in column)  # a column has any name
+        found[f"by_{safe}.png"] = _forest(column, figures, groups, names)
+    return found
 
 
 def _roc(figures: Figures, names: dict[str, str]) -> Figure:
@@ -162,7 +164,7 @@ def _forest(column: str, figures: Figures, groups: Sequence[Group], names: dict[
     axes[0].set_yticks(places, [_named(group) for group in shown])
     axes[0].set_ylim(len(shown) - 0.5, -0.5)
     surely = "; surely: among all groups looked at" if is_compared else ""
-    figure.suptitle(f"By {column}: {_models(names, is_compared)}; bars: 95%{surely}", fontsize=11)
+    figure.suptitle(f"By {_short(column, _LONGEST)}: {_models(names, is_compared)}; bars: 95%{surely}", fontsize=11)
     if is_compared:
         handles, labels = axes[0].get_legend_handles_labels()
         for verdict, colour in _SURELY.items():
@@ -196,6 +198,7 @@ def _named(group: Group) -> str:
 
 
 def _short(name: str, longest: int) -> str:
+    name = " ".join(name.split())
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 

@@ -13,6 +13,7 @@ from tidegate.evaluate import tracking
 from tidegate.evaluate.comparison import champion_of
 from tidegate.evaluate.figures import Predictions, figures
 from tidegate.evaluate.groups import clusters, cut, known
+from tidegate.evaluate.intervals import LEAST_CLUSTERS
 from tidegate.evaluate.task import EvaluateTask, Evaluation
 from tidegate.evaluate.words import flat, lines, surely
 from tidegate.handoff import Evaluated
@@ -20,6 +21,8 @@ from tidegate.lake import Lake
 from tidegate.workload import log
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tidegate.evaluate.comparison import Champion
     from tidegate.evaluate.figures import Figures
 
@@ -56,7 +59,7 @@ def evaluate(task: EvaluateTask) -> Evaluated:
 def _publish(lake: Lake, task: EvaluateTask) -> None:
     table = read_table(lake, task.dataset, "test")
     spec = task.evaluate
-    known(spec.by, table.column_names)
+    known(spec.by, table.schema)
     labels = table[task.dataset.label].to_numpy().astype(np.float64)
     if len(np.unique(labels)) < 2:
         raise DataError(
@@ -69,6 +72,7 @@ def _publish(lake: Lake, task: EvaluateTask) -> None:
     champion = champion_of(task, lake, table)
     log("predicted", rows=labels.size, champion=champion.name, reason=champion.reason)
     dependent = None if spec.dependent == "row" else clusters(table, spec.dependent, task.event_time)
+    notes = [*champion.notes, *_too_short(dependent, spec.dependent)]
     found = figures(
         Predictions(labels, candidate, champion.predictions, dependent),
         task.trained.metrics["base_rate"],
@@ -77,10 +81,21 @@ def _publish(lake: Lake, task: EvaluateTask) -> None:
     )
     for line in lines(found):
         log("figures", line=line)
-    _write(lake, task, champion, found)
+    _write(lake, task, champion, notes, found)
 
 
-def _write(lake: Lake, task: EvaluateTask, champion: Champion, found: Figures) -> None:
+def _too_short(dependent: NDArray[Any] | None, length: str) -> list[str]:
+    spanned = LEAST_CLUSTERS if dependent is None else len(np.unique(dependent))
+    if spanned >= LEAST_CLUSTERS:
+        return []
+    return [
+        f"the held-out rows are of {spanned} {length}s, fewer than {LEAST_CLUSTERS}: there are no intervals, and "
+        "nothing is said for sure; hold out a longer window, or choose a shorter evaluate.dependent where that is "
+        "honest"
+    ]
+
+
+def _write(lake: Lake, task: EvaluateTask, champion: Champion, notes: list[str], found: Figures) -> None:
     from tidegate.evaluate.plots import draw
 
     evaluation = Evaluation(
@@ -93,7 +108,7 @@ def _write(lake: Lake, task: EvaluateTask, champion: Champion, found: Figures) -
         champion=champion.name,
         champion_digest=champion.digest,
         reason=champion.reason,
-        notes=champion.notes,
+        notes=notes,
         settings=task.evaluate,
         figures=found,
     )
@@ -102,6 +117,7 @@ def _write(lake: Lake, task: EvaluateTask, champion: Champion, found: Figures) -
         "request_id": task.trained.request_id,
         "champion": champion.name,
         "reason": champion.reason,
+        "notes": notes,
         "figures": flat(found.overall),
         "better": better,
         "worse": worse,

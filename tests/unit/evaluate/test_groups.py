@@ -76,9 +76,14 @@ def test_every_row_is_in_one_group(values, most):
 
 
 def test_an_unknown_column_is_named_with_what_there_is():
-    known(["carrier", "month"], ["carrier", "late"])
-    with pytest.raises(SpecError, match=r"names tailnum, airport, which the dataset has not; it has carrier, late"):
-        known(["carrier", "tailnum", "airport"], ["carrier", "late"])
+    schema = pa.schema({"carrier": pa.string(), "late": pa.int8(), "stops": pa.list_(pa.string()), "raw": pa.binary()})
+    known(["carrier", "month", "late"], schema)
+    with pytest.raises(
+        SpecError, match=r"names tailnum, airport, which the dataset has not; it has carrier, late, stops"
+    ):
+        known(["carrier", "tailnum", "airport"], schema)
+    with pytest.raises(SpecError, match=r"names stops \(list<\w+: string>\), raw \(binary\); rows are cut by text"):
+        known(["stops", "carrier", "raw"], schema)
 
 
 def test_rows_of_a_day_have_one_number():

@@ -27,10 +27,10 @@ def found(champion=True, rows=5000) -> Figures:
     said = [1 / (1 + np.exp(-(logit + random.normal(0, noise, rows)))) for noise in (0.3, 0.6)]
     cuts = {
         "carrier": [Rows(f"{'a long name of a category ' * (n == 1)}{n}", np.arange(n, rows, 20)) for n in range(20)],
-        "origin": [
+        "up/on $\\x$": [
             Rows("EWR", np.arange(4000)),
             Rows("JFK", np.arange(4000, 4990)),
-            Rows("LGA", np.arange(4990, 5000)),
+            Rows("$\\LGA\n$", np.arange(4990, 5000)),
         ],
     }
     clusters = np.arange(rows) % 40
@@ -40,7 +40,7 @@ def found(champion=True, rows=5000) -> Figures:
 def test_every_picture_is_900_pixels_wide_and_the_same_again(tmp_path: Path) -> None:
     drawn = found()
     names = plots.draw(drawn, tmp_path, LONG)
-    assert names == ["roc.png", "reliability.png", "by_carrier.png", "by_origin.png"]
+    assert names == ["roc.png", "reliability.png", "by_carrier.png", "by_up_on___x_.png"]
     first = {name: (tmp_path / name).read_bytes() for name in names}
     for name in names:
         height, width, _ = imread(tmp_path / name).shape
