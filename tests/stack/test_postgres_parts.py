@@ -15,6 +15,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import postgres, postgres_parts
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -44,8 +45,8 @@ def dsn(server: StackConfig) -> Iterator[str]:
 
 def read(dsn: str, folder: Path, connections: int) -> Slice:
     spec = PostgresSource(connection="c", table="many", time="t", connections=connections)
-    lake = Lake(f"file://{folder}/{connections}")
-    return postgres.read(delivery="d", source="s", spec=spec, contract=RULES, window=DAY, dsn=dsn, lake=lake)
+    target = Target("d", "s", RULES, DAY, Lake(f"file://{folder}/{connections}"))
+    return publish(target, postgres.reading(spec=spec, dsn=dsn, **vars(target)))
 
 
 def intervals(dsn: str, connections: int = 3) -> list[Any]:
