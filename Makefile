@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := .venv/bin
 
-.PHONY: help demo test nightly faults faults-sample unit check up status down envs env-peers lock clean prerequisites
+.PHONY: help demo test cluster-test nightly faults faults-sample unit check up status down envs env-peers lock clean prerequisites
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ faults-sample: envs ## eight of them, the same each time: some six minutes
 
 unit: .venv/.ready .envs/contract/requirements.txt ## unit tests only: no network, no services, under a minute
 	@$(RUN)/pytest tests/unit
+
+cluster-test: envs ## gangs of pods on a real Kubernetes: $$TIDEGATE_KUBE, or $$KUBECONFIG
+	@$(RUN)/pytest -m 'cluster or nightly' tests/cluster
 
 nightly: envs ## what takes too long for every change: 10,000 inputs to each parser, a year backfilled twice
 	@HYPOTHESIS_PROFILE=nightly $(RUN)/pytest --timeout 7200 tests/unit/contract tests/unit/files tests/unit/ingest tests/unit/validate

@@ -41,6 +41,7 @@ for spec in valid_deliveries():
             request_task="request",
             dataset_task="dataset",
             launcher_name=spec.train.launcher,
+            connection=spec.train.pods.connection if spec.train.pods else None,
             timeout_s=spec.train.timeout,
         )
         evaluate = EvaluateOperator(task_id="evaluate", delivery=name, train_task="train", dataset_task="dataset")

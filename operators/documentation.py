@@ -65,7 +65,8 @@ With no rollout under way it goes back to the version before the champion.
 RECONCILE = """
 ### reconcile: every minute, what is should be what is on record
 Expired leases give the traffic back to the champion; a split at the proxy that differs from the record is set right;
-servers beyond the bundles to keep are retired. Each thing done is an event of the log.
+servers beyond the bundles to keep are retired. Each thing done is an event of the log. Gangs of pods whose task is gone
+are removed, two minutes after they were started at the earliest.
 """
 
 

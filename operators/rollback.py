@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from operators.hooks.hands import the_hands
+from operators.orphans import remove_orphans
 from operators.support import stage_errors, the_delivery
 from tidegate.clients.records import open_of
 
@@ -70,7 +71,9 @@ class ReconcileOperator(BaseOperator):
         from tidegate.rollout import actions
 
         with stage_errors():
-            done = actions.reconcile(the_hands(self.delivery), self.delivery, the_delivery(self.delivery).serve.keep)
+            delivery = the_delivery(self.delivery)
+            done = actions.reconcile(the_hands(self.delivery), self.delivery, delivery.serve.keep)
+            done += remove_orphans(delivery, context["ti"])
         for sentence in done:
             self.log.warning("%s", sentence)
         return done

@@ -118,7 +118,7 @@ class TrainOperator(WorkloadOperator):
 
     def workload(self, context: Any) -> Workload:
         """Return the gang of the request, named after it."""
-        from tidegate.launch import Workload
+        from tidegate.launch.training import training
 
         delivery, lake = the_delivery(self.delivery), the_lake()
         request = Request.model_validate(context["ti"].xcom_pull(task_ids=self.request_task))
@@ -140,13 +140,7 @@ class TrainOperator(WorkloadOperator):
             tracking=clients.http_url(clients.connection(clients.REGISTRY)),
             lock=str(project_root() / "docker" / "train" / "requirements.txt"),
         )
-        return Workload(
-            name=name,
-            module="tidegate.train",
-            environment="train",
-            handoff=task.to_json(),
-            members=delivery.train.workers,
-        )
+        return training(delivery, request.request_id, task.to_json())
 
     def finish(self, context: Any, handoff: str) -> Trained:
         """Return what the gang published, and say by how much it beats the base rate."""

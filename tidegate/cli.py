@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -121,6 +121,19 @@ def alerts(
             return
         for path in rules.write(write, found):
             print(path)
+
+
+@app.command()
+def render(
+    delivery: Annotated[str, typer.Argument(help="A delivery whose train.launcher is kubernetes.")],
+    stage: Annotated[Literal["train"], typer.Argument(help="The stage that runs in pods.")] = "train",
+) -> None:
+    """Print a stage's Kubernetes objects as YAML: to read, to compare, or for kubectl apply --dry-run=server -f -."""
+    from tidegate.launch import render as rendering
+
+    with explained():
+        text = rendering.text(delivery, stage)
+    print(text, end="")
 
 
 @app.command()

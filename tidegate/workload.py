@@ -3,7 +3,8 @@
     python -m tidegate.<stage> --handoff in.json --out out.json
 
 Exit codes are those of `tidegate.errors`; 70 is an error that nobody foresaw. Where TIDEGATE_TERMINATION_LOG names a
-file (as Kubernetes does with its termination log), the reason of a failure is left there too.
+file (as Kubernetes does with its termination log), the reason of a failure is left there too, and so is the handoff of
+a workload that succeeds: of a pod nothing else remains.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def main(task: type[T], work: Callable[[T], Handoff | None], argv: Sequence[str]
         result = work(_read(task, arguments.handoff))
         if result is not None:
             _write(arguments.out, result.to_json())
+            _leave(result.to_json())
     except TidegateError as error:
         return _failed(error, error.exit_code)
     except Exception as error:  # the process's edge: what nobody foresaw is shown in full and counted as 70
@@ -81,11 +83,15 @@ def _write(path: Path, text: str) -> None:
 def _failed(error: Exception, code: int) -> int:
     kind = type(error).__name__
     log("failed", error=kind, exit_code=code, message=str(error))
-    wanted = os.environ.get("TIDEGATE_TERMINATION_LOG")
-    if wanted:
-        Path(wanted).write_text(f"{kind}: {error}", encoding="utf-8")
+    _leave(f"{kind}: {error}")
     sys.stderr.flush()
     return code
+
+
+def _leave(last_words: str) -> None:
+    wanted = os.environ.get("TIDEGATE_TERMINATION_LOG")
+    if wanted:
+        Path(wanted).write_text(last_words, encoding="utf-8")
 
 
 def _stopped(number: int, _frame: object) -> NoReturn:

@@ -14,6 +14,7 @@ from airflow.sdk import BaseHook, Connection
 
 if TYPE_CHECKING:
     from tidegate.clients.envoy import EnvoyTraffic
+    from tidegate.clients.kubernetes import Access
     from tidegate.clients.ledger import Ledger
     from tidegate.clients.model_server import ModelServer
     from tidegate.clients.prometheus import PrometheusMetrics
@@ -96,6 +97,23 @@ def registry(conn: Any) -> Registry:
     from tidegate.clients.registry import Registry
 
     return Registry(http_url(conn))
+
+
+def kubernetes(conn: Any) -> Access:
+    """Return how a Kubernetes connection reaches its cluster; its extra fields are those of Airflow's own.
+
+    They are in_cluster, kube_config_path, cluster_context and namespace; without any, $KUBECONFIG or ~/.kube/config.
+    """
+    from tidegate.clients.kubernetes import Access
+
+    extra = conn.extra_dejson
+    path = extra.get("kube_config_path")
+    return Access(
+        namespace=extra.get("namespace") or "default",
+        kubeconfig=Path(path) if path else None,
+        context=extra.get("cluster_context"),
+        in_cluster=bool(extra.get("in_cluster", False)),
+    )
 
 
 def serving(conn: Any, lake: Lake, server: Server) -> ModelServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,21 @@ def test_rows_committed_while_the_parts_are_read_are_in_none_of_them(
         postgres, "readings", meanwhile
     )  # the snapshot is taken, the other connections are not yet made
     assert read(dsn, tmp_path, 3).rows == ROWS
+
+
+def test_a_window_far_wider_than_its_rows_is_cut_where_they_lie(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_parts, "ROWS", 20_000)
+    last = DAY.start + timedelta(seconds=0.3 * 200_000)
+    assert all(DAY.start < low < last for low, _ in intervals(dsn)[1:])
+
+
+def test_a_window_whose_rows_have_gone_since_the_planner_counted_them_is_read_as_one(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_parts, "ROWS", 20_000)
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM many")
+    assert intervals(dsn) == [(DAY.start, DAY.end)]
 
 
 def test_a_table_without_an_index_on_its_time_is_read_as_one(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

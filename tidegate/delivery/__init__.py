@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from tidegate.delivery import paths
+from tidegate.delivery.pods import PodsSpec
 from tidegate.delivery.rollout import (
     DisagreementLimit,
     LabelsLimit,
@@ -47,6 +48,7 @@ __all__ = [
     "Limits",
     "NonInferior",
     "OptimiseSpec",
+    "PodsSpec",
     "PostgresSource",
     "PredictionsLimit",
     "QualityLimit",
@@ -127,8 +129,17 @@ class TrainSpec(Spec):
     learning_rate: float = Field(default=1e-3, gt=0)
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     seed: int = 0
-    launcher: Literal["local"] = "local"
+    launcher: Literal["local", "kubernetes"] = "local"
+    pods: PodsSpec | None = Field(default=None, description="for kubernetes: image, resources, place, queue")
     timeout: Seconds = 3600.0
+
+    @model_validator(mode="after")
+    def _has_pods(self) -> Self:
+        if (self.launcher == "kubernetes") != (self.pods is not None):
+            raise ValueError(
+                "launcher kubernetes and pods go together Remedy: write pods: {image: ...} for kubernetes, or neither"
+            )
+        return self
 
 
 class EvaluateSpec(Spec):

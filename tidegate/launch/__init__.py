@@ -8,7 +8,7 @@ knows lives in its backend. This package needs the standard library only: a gang
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from tidegate.errors import Permanent, Retryable, SpecError
@@ -16,6 +16,9 @@ from tidegate.errors import Permanent, Retryable, SpecError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from tidegate.clients.kubernetes import Access
+    from tidegate.delivery.pods import PodsSpec
 
 Phase = Literal["absent", "running", "succeeded", "failed"]
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
@@ -27,7 +30,9 @@ class Workload:
 
     `name` is a deterministic id, such as train-flights-<request_id>; `environment` chooses the Python to run in;
     `handoff` is JSON text; `members` is the number of processes (from 1); `nice` lowers their priority on one machine,
-    so that training does not take the processor from what serves and judges.
+    so that training does not take the processor from what serves and judges. `timeout_s` (seconds) bounds a gang of
+    pods that nobody watches any more. `pods` is what Kubernetes needs to know of its members. `origin` says who asked
+    (delivery, dag, run, task, try), for people and for reconcile; it makes no other workload.
     """
 
     name: str
@@ -36,6 +41,9 @@ class Workload:
     handoff: str
     members: int = 1
     nice: int = 10
+    timeout_s: float = 3600.0
+    pods: PodsSpec | None = None
+    origin: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         checked(self.name)
@@ -45,7 +53,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class State:
-    """What became of a workload: its phase and, once it has ended, why."""
+    """What became of a workload: its phase and, once it has ended, why; `detail` is how it goes until then."""
 
     phase: Phase
     exit_code: int | None = None
@@ -53,6 +61,7 @@ class State:
     failed_member: int | None = None
     log_tail: str = ""
     result: str | None = None
+    detail: str = ""
 
     @property
     def ended(self) -> bool:
@@ -61,6 +70,8 @@ class State:
 
     def error(self) -> Permanent | Retryable | None:
         """Return the failure as an error to raise: Permanent by the member's exit code, else Retryable; or None."""
+        if self.phase == "absent":
+            return Retryable("the workload is gone, and its result with it: someone removed it; start it again")
         if self.phase != "failed":
             return None
         kind = Permanent if self.exit_code == Permanent.exit_code else Retryable
@@ -92,17 +103,24 @@ class Launcher(Protocol):
         ...
 
 
-def launcher(kind: str, folder: Path, pythons: Mapping[str, str]) -> Launcher:
-    """Return the launcher of this kind, with its state in `folder` and an interpreter per environment.
+def launcher(kind: str, folder: Path, pythons: Mapping[str, str], access: Access | None = None) -> Launcher:
+    """Return the launcher of this kind.
+
+    `local` keeps its state in `folder` and has an interpreter per environment; `kubernetes` has all of it in the
+    cluster that `access` reaches.
 
     Raises:
         SpecError: there is no such launcher.
     """
-    if kind != "local":
-        raise SpecError(f"launcher {kind!r} is unknown; known: local; write `launcher: local` in the delivery's train")
-    from tidegate.launch.local import LocalLauncher
+    if kind == "local":
+        from tidegate.launch.local import LocalLauncher
 
-    return LocalLauncher(folder, pythons)
+        return LocalLauncher(folder, pythons)
+    if kind == "kubernetes" and access is not None:
+        from tidegate.launch.kubernetes import KubernetesLauncher
+
+        return KubernetesLauncher(access)
+    raise SpecError(f"launcher {kind!r} is unknown; known: local, kubernetes; mend train.launcher in the delivery")
 
 
 def checked(name: str) -> str:

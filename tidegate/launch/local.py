@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import select
 import signal
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING
 from tidegate.errors import Conflict, Retryable, SetupError, SpecError
 from tidegate.launch import State, Workload, checked
 from tidegate.launch.files import GangFiles, Process, last_lines
+from tidegate.launch.lines import dated, interleaved
 from tidegate.localfiles import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 _STOP = 15.0  # seconds: a leader gives its members 10 before it kills them
@@ -78,8 +78,7 @@ class LocalLauncher:
         files = self._files(name)
         stored = files.workload()
         members = range(stored.members) if stored else range(0)
-        merged = heapq.merge(*(_timed(rank, last_lines(files.log(rank), _LINES)) for rank in members))
-        return "\n".join(f"[{rank}] {line}" for _, rank, _, line in merged)
+        return interleaved({rank: dated(last_lines(files.log(rank), _LINES)) for rank in members})
 
     def stop(self, name: str) -> None:
         """End the gang and wait until its leader and members are gone."""
@@ -129,13 +128,6 @@ def _lead(python: str, files: GangFiles, variables: Mapping[str, str]) -> None:
 def _leaderless(name: str) -> State:
     reason = f"the gang's leader died ({name}); its members died with it; start it again to resume"
     return State("failed", exit_code=Retryable.exit_code, reason=reason)
-
-
-def _timed(rank: int, lines: list[str]) -> Iterator[tuple[str, int, int, str]]:
-    at = ""
-    for number, line in enumerate(lines):
-        at = max(at, line[:24]) if line[:2] == "20" and line[10:11] == "T" else at
-        yield at, rank, number, line
 
 
 def _signalled(process: Process, number: int, seconds: float) -> bool:
