@@ -72,7 +72,8 @@ def _roc(figures: Figures, names: dict[str, str]) -> Figure:
     left.plot([0, 1], [0, 1], color=_GREY, lw=0.8, ls=":")
     left.set(title=f"ROC, {overall.rows:,} held-out rows", xlim=(0, 1), ylim=(0, 1.01))
     left.set(xlabel="false positives, share of negative rows", ylabel="true positives, share of positive rows")
-    left.legend(loc="lower right", **_LEGEND)
+    if overall.candidate is not None:
+        left.legend(loc="lower right", **_LEGEND)
     _percent(left.xaxis, left.yaxis)
     if right is None or overall.difference is None or curves.champion is None:
         return figure

@@ -50,6 +50,14 @@ def test_every_picture_is_900_pixels_wide_and_the_same_again(tmp_path: Path) -> 
     assert {name: (tmp_path / name).read_bytes() for name in names} == first
 
 
+@pytest.mark.filterwarnings("error")
+def test_rows_with_hardly_a_positive_one_are_drawn_without_figures(tmp_path: Path) -> None:
+    labels, said = np.r_[np.ones(3), np.zeros(500)], np.linspace(0.01, 0.99, 503)
+    few = figures(Predictions(labels, said, said[::-1], None), 0.2, {}, 200)
+    assert few.overall.few == "3 positive rows, fewer than 10"
+    assert plots.draw(few, tmp_path, "flights-v1") == ["roc.png", "reliability.png"]
+
+
 @pytest.mark.parametrize("champion", [LONG, None])
 def test_no_text_lies_on_another_or_outside(champion: str | None) -> None:
     drawn = found(champion is not None)
