@@ -20,8 +20,10 @@ from operators.workload import WorkloadOperator
 from tidegate.delivery import project_root
 from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Dataset, Request, Trained, TrainTask
+from tidegate.units import seconds_or_steps
 
 if TYPE_CHECKING:
+    from tidegate.delivery import Delivery
     from tidegate.launch import Workload
 
 
@@ -105,6 +107,12 @@ def _refuse_what_drifted(dataset: Dataset) -> None:
         )
 
 
+def work_of(delivery: Delivery, lake: str, name: str) -> str:
+    """Return the URL of a gang's checkpoints and summaries: of this machine, or in the lake where it trains in pods."""
+    below = f"checkpoints/{name}"
+    return f"{lake}/{below}" if delivery.train.launcher == "kubernetes" else str(var_folder() / below)
+
+
 class TrainOperator(WorkloadOperator):
     """Trains the request's model as a gang of workers and publishes its SavedModel."""
 
@@ -124,6 +132,7 @@ class TrainOperator(WorkloadOperator):
         request = Request.model_validate(context["ti"].xcom_pull(task_ids=self.request_task))
         file, function = delivery.model_of(request.model)
         name = f"train-{self.delivery}-{request.request_id}"
+        seconds, steps = seconds_or_steps(delivery.train.checkpoint)
         task = TrainTask(
             request=request,
             dataset=Dataset.model_validate(context["ti"].xcom_pull(task_ids=self.dataset_task)),
@@ -136,7 +145,16 @@ class TrainOperator(WorkloadOperator):
             learning_rate=delivery.train.learning_rate,
             precision=delivery.train.precision,
             seed=delivery.train.seed,
-            work=str(var_folder() / "checkpoints" / name),
+            accumulate=delivery.train.accumulate,
+            scale=delivery.train.scale,
+            base_batch=delivery.train.base_batch,
+            warmup=delivery.train.warmup,
+            memory=delivery.train.memory,
+            bucket=delivery.train.bucket,
+            checkpoint_seconds=seconds,
+            checkpoint_steps=steps,
+            profile=delivery.train.profile,
+            work=work_of(delivery, lake.url, name),
             tracking=clients.http_url(clients.connection(clients.REGISTRY)),
             lock=str(project_root() / "docker" / "train" / "requirements.txt"),
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from tidegate import keys
-from tidegate.encoded import read_table
+from tidegate.encoded import encodings_of, labels_of
 from tidegate.errors import DataError
 from tidegate.evaluate import tracking
 from tidegate.evaluate.comparison import champion_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tidegate.evaluate.comparison import Champion
     from tidegate.evaluate.figures import Figures
 
-FILE = "evaluation.json"
+FILE, _ROWS = "evaluation.json", "test.parquet"
 
 
 def evaluate(task: EvaluateTask) -> Evaluated:
@@ -57,10 +58,11 @@ def evaluate(task: EvaluateTask) -> Evaluated:
 
 
 def _publish(lake: Lake, task: EvaluateTask) -> None:
-    table = read_table(lake, task.dataset, "test")
+    encodings_of(lake, task.dataset)  # refuses a dataset that was built anew
+    table = pq.read_table(lake.local(task.dataset.key, _ROWS))
     spec = task.evaluate
     known(spec.by, table.schema)
-    labels = table[task.dataset.label].to_numpy().astype(np.float64)
+    labels = labels_of(table, task.dataset.label, f"{task.dataset.key}/{_ROWS}").reshape(-1).astype(np.float64)
     if len(np.unique(labels)) < 2:
         raise DataError(
             f"the {labels.size} held-out rows of {task.dataset.key} have not both labels, so quality cannot be "
