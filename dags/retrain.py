@@ -1,4 +1,4 @@
-"""`retrain__<delivery>`: request -> dataset -> gang training -> optimise -> register -> gate -> candidate."""
+"""`retrain__<delivery>`: request -> dataset -> gang training -> evaluate, optimise -> register -> gate -> candidate."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from airflow.sdk import DAG, PartitionedAssetTimetable
 
 from operators.deliveries import valid_deliveries
 from operators.documentation import RETRAIN, request_params
+from operators.evaluate import EvaluateOperator
 from operators.optimise import OptimiseOperator
 from operators.register import CandidateOperator, GateOperator, RegisterOperator
 from operators.support import request_asset
@@ -43,6 +44,7 @@ for spec in valid_deliveries():
             connection=spec.train.pods.connection if spec.train.pods else None,
             timeout_s=spec.train.timeout,
         )
+        evaluate = EvaluateOperator(task_id="evaluate", delivery=name, train_task="train", dataset_task="dataset")
         optimise = OptimiseOperator(task_id="optimise", delivery=name, train_task="train", dataset_task="dataset")
         register = RegisterOperator(
             task_id="register",
@@ -50,9 +52,10 @@ for spec in valid_deliveries():
             request_task="request",
             dataset_task="dataset",
             train_task="train",
+            evaluate_task="evaluate",
             optimise_task="optimise",
         )
         gate = GateOperator(task_id="gate", delivery=name, bundle_task="register")
         candidate = CandidateOperator(task_id="candidate", delivery=name, bundle_task="register", gate_task="gate")
-        request >> dataset >> train >> optimise >> register >> gate >> candidate
+        request >> dataset >> train >> [evaluate, optimise] >> register >> gate >> candidate
     globals()[dag.dag_id] = dag

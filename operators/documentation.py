@@ -34,8 +34,10 @@ Without a window, the newest published span of `train_on` is used.
 
 RETRAIN = """
 ### retrain: from a request to a candidate
-dataset (the delivery's SQL over validated slices) -> gang of workers (MultiWorkerMirroredStrategy) -> optimised
-artefact with parity -> a version in the registry with its bundle -> gate on its own server -> **candidate**.
+dataset (the delivery's SQL over validated slices) -> gang of workers (MultiWorkerMirroredStrategy) -> *evaluate*
+(figures on the held-out rows by group and against the champion, with pictures in MLflow) beside *optimise* (the
+artefact that serves, with parity) -> a version in the registry with its bundle -> gate on its own server ->
+**candidate**.
 
 **Run it by hand**: fill in the window, and `model` if another declared function than the delivery's is wanted.
 The same `request_id` is trained once: a second run finds what the first published.

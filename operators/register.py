@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from operators.hooks import clients
-from operators.support import candidate_asset, stage_errors, the_delivery, the_lake
+from operators.support import candidate_asset, stage_errors, the_delivery, the_lake, unix_now
 from operators.workload import WorkloadOperator
 from tidegate.delivery import project_root
 from tidegate.errors import GateFailed
-from tidegate.handoff import Bundle, Dataset, GateReport, Optimised, Request, Trained
+from tidegate.handoff import Bundle, Dataset, Evaluated, GateReport, Optimised, Request, Trained
 
 if TYPE_CHECKING:
     from tidegate.launch import Workload
@@ -23,44 +23,34 @@ class RegisterOperator(BaseOperator):
 
     ui_color = "#e1ecf7"
 
-    def __init__(self, *, delivery: str, request_task: str, dataset_task: str, train_task: str, optimise_task: str,
-                 **kwargs: Any):  # fmt: skip
+    def __init__(self, *, delivery: str, request_task: str, dataset_task: str, train_task: str, evaluate_task: str,
+                 optimise_task: str, **kwargs: Any):  # fmt: skip
         super().__init__(**kwargs)
         self.delivery = delivery
         self.request_task = request_task
         self.dataset_task = dataset_task
         self.train_task = train_task
+        self.evaluate_task = evaluate_task
         self.optimise_task = optimise_task
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return the Bundle as JSON data."""
-        from tidegate.bundle import assemble
+        from tidegate.registration import Parts, register
 
         pull = context["ti"].xcom_pull
-        request = Request.model_validate(pull(task_ids=self.request_task))
-        dataset = Dataset.model_validate(pull(task_ids=self.dataset_task))
-        trained = Trained.model_validate(pull(task_ids=self.train_task))
-        optimised = Optimised.model_validate(pull(task_ids=self.optimise_task))
-        lake = the_lake()
+        parts = Parts(
+            delivery=the_delivery(self.delivery),
+            request=Request.model_validate(pull(task_ids=self.request_task)),
+            dataset=Dataset.model_validate(pull(task_ids=self.dataset_task)),
+            trained=Trained.model_validate(pull(task_ids=self.train_task)),
+            evaluated=Evaluated.model_validate(pull(task_ids=self.evaluate_task)),
+            optimised=Optimised.model_validate(pull(task_ids=self.optimise_task)),
+        )
+        registry = clients.registry(clients.connection(clients.REGISTRY))
         with stage_errors():
-            version = clients.registry(clients.connection(clients.REGISTRY)).register(
-                delivery=self.delivery,
-                request_id=request.request_id,
-                run_id=trained.run_id,
-                source_uri=f"{lake.url}/{trained.key}",
-                metrics=trained.metrics,
-                tags={"dataset": dataset.digest, "window": dataset.window.id, "model_digest": trained.digest},
-            )
-            bundle = assemble(
-                delivery=the_delivery(self.delivery),
-                request=request,
-                dataset=dataset,
-                trained=trained,
-                optimised=optimised,
-                version=version,
-                lake=lake,
-                root=project_root(),
-            )
+            bundle, swept = register(parts, registry, the_lake(), project_root(), unix_now())
+        if swept:
+            self.log.warning("removed versions that were never registered whole: %s", ", ".join(map(str, swept)))
         self.log.info("%s is registered; bundle %s, digest %s", bundle.name, bundle.key, bundle.digest[:16])
         return bundle.model_dump(mode="json")
 

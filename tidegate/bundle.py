@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tidegate.delivery import Delivery
-    from tidegate.handoff import Dataset, Optimised, Request, Trained
+    from tidegate.handoff import Dataset, Evaluated, Optimised, Request, Trained
     from tidegate.lake import Lake
 
 TRAINING_LOCK, SERVING_LOCK = "requirements-train.txt", "requirements-serve.txt"
@@ -25,6 +25,7 @@ SERVABLE = "servable"
 """The folder of a SavedModel with its encodings inside, as TensorFlow Serving loads it."""
 _ARTEFACT = {"onnx": "model.onnx", "tensorrt": "model.plan", "savedmodel": f"{SERVABLE}/saved_model.pb"}
 _SAVED_MODEL = "saved_model/"
+_EVALUATION, _SIGNATURE = "evaluation.json", "signature.json"
 
 
 def assemble(
@@ -32,6 +33,7 @@ def assemble(
     request: Request,
     dataset: Dataset,
     trained: Trained,
+    evaluated: Evaluated,
     optimised: Optimised,
     version: int,
     lake: Lake,
@@ -40,29 +42,33 @@ def assemble(
     """Publish a version's bundle and return it; the same parts give the same bytes and digest.
 
     To serve: the artefact (model.onnx, model.plan or the folder servable/), encodings.json, probe.json (recorded
-    answers), requirements-serve.txt (the lock of the serving environment). To be rebuilt: saved_model/, dataset.json
-    (the dataset's manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its
-    digests). `root` is the project's folder, where locks and contracts are.
+    answers), requirements-serve.txt (the lock of the serving environment). To be known: signature.json (raw inputs and
+    outputs), evaluation.json (figures on the held-out rows). To be rebuilt: saved_model/, dataset.json (the dataset's
+    manifest), requirements-train.txt, contracts/*.yaml, bundle.json (every handoff on the way, with its digests).
+    `root` is the project's folder, where locks and contracts are.
 
     Raises:
         DataError: a part is not published, differs from its manifest, or another revision took its place.
     """
-    parts = ((dataset.key, dataset.digest), (trained.key, trained.digest), (optimised.key, optimised.digest))
-    manifests = {key: _as_handed_on(lake, key, digest) for key, digest in parts}
+    parts = (dataset, trained, evaluated, optimised)
+    manifests = {part.key: _as_handed_on(lake, part.key, part.digest) for part in parts}
     key = keys.bundle(delivery.delivery, version)
     with lake.publish(key, kind="bundle", delivery=delivery.delivery, version=version) as draft:
         lake.fetch(optimised.key, draft.folder, _artefact(optimised, manifests[optimised.key]))
         lake.fetch(dataset.key, draft.folder, ["encodings.json"])
         lake.fetch(trained.key, draft.folder, _saved_model(trained.key, manifests[trained.key]))
+        lake.fetch(evaluated.key, draft.folder, [_EVALUATION])
         story = {
             "delivery": delivery.model_dump(mode="json"),
             "request": request.model_dump(mode="json"),
             "dataset": dataset.model_dump(mode="json"),
             "trained": trained.model_dump(mode="json"),
+            "evaluated": evaluated.model_dump(mode="json"),
             "optimised": optimised.model_dump(mode="json"),
             "version": version,
         }
-        for name, content in (("bundle.json", story), ("dataset.json", manifests[dataset.key])):
+        texts = {"bundle.json": story, "dataset.json": manifests[dataset.key], _SIGNATURE: signature(dataset)}
+        for name, content in texts.items():
             draft.file(name).write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
         for name, lock in _LOCKS.items():
             _copy(root / lock, draft.file(name))
@@ -91,6 +97,15 @@ def load(lake: Lake, delivery: str, version: int) -> Bundle:
             "digest": lake.require(key)["digest"],
         }
     )
+
+
+def signature(dataset: Dataset) -> dict[str, Any]:
+    """Return what a model trained on this dataset is asked and what it answers, as KServe v2 describes tensors.
+
+    Inputs are raw values, [n, 1] each, as callers send them: the encodings are the model's own.
+    """
+    inputs = [{"name": each.name, "datatype": each.dtype, "shape": [-1, 1]} for each in dataset.features]
+    return {"inputs": inputs, "outputs": [{"name": "probability", "datatype": "FP32", "shape": [-1, 1]}]}
 
 
 def check(lake: Lake, bundle: Bundle) -> dict[str, Any]:

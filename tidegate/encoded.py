@@ -67,9 +67,13 @@ def encoded(table: pa.Table, encodings: Encodings, label: str, where: str) -> En
         DataError: a row has no label.
     """
     labels = labels_of(table, label, where)
+    return EncodedRows(encode(encodings, table), labels)
+
+
+def encode(encodings: Encodings, table: pa.Table) -> dict[str, NDArray[Any]]:
+    """Return the encoded features [n, 1] of a table's raw columns."""
     raw = {name: table[name].to_numpy(zero_copy_only=False) for name in encodings.names}
-    columns = {name: column.reshape(-1, 1) for name, column in encodings.encode(raw).items()}
-    return EncodedRows(columns, labels)
+    return {name: column.reshape(-1, 1) for name, column in encodings.encode(raw).items()}
 
 
 def labels_of(table: pa.Table | pa.RecordBatch, label: str, where: str) -> NDArray[np.float32]:

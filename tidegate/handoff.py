@@ -192,6 +192,21 @@ class Optimised(Handoff):
     digest: str
 
 
+class Evaluated(Handoff):
+    """What was seen of a trained model on its held-out rows, published as evaluation.json with plots beside it."""
+
+    request_id: str
+    key: str = Field(description="lake key; evaluation.json has all figures")
+    digest: str
+    champion: str | None = Field(default=None, description="flights-v3, compared on the same rows; None: see reason")
+    reason: str | None = Field(default=None, description="why there is no comparison with a champion")
+    notes: list[str] = Field(default_factory=list, description="what a reader of the figures must know")
+    figures: dict[str, float] = Field(description="auc, auc_low, auc_high, ..., difference_auc, ... on all rows")
+    better: list[str] = Field(default_factory=list, description="groups surely better than with the champion")
+    worse: list[str] = Field(default_factory=list, description="groups surely worse than with the champion")
+    too_few: int = Field(default=0, description="groups that have too few rows for figures")
+
+
 class Bundle(Handoff):
     """All that a model version needs to serve and to be rebuilt, published as one manifest in the lake."""
 

@@ -70,6 +70,11 @@ def optimised(delivery: str, request_id: str) -> str:
     return f"optimised/{delivery}/{request_id}"
 
 
+def evaluation(delivery: str, request_id: str) -> str:
+    """Return the key of what was seen of a trained model on its held-out rows: evaluations/<delivery>/<request_id>."""
+    return f"evaluations/{delivery}/{request_id}"
+
+
 def bundle(delivery: str, version: int) -> str:
     """Return the key of a servable bundle: bundles/<delivery>/v<version>."""
     return f"bundles/{delivery}/v{version}"

@@ -1,4 +1,4 @@
-"""Model quality as plain numpy, so that training and the gate compute the very same number."""
+"""Model quality as plain numpy, so that training, the evaluation and the gate compute the very same number."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     negatives = positive.size - positives
     if positives == 0 or negatives == 0 or bool(np.isnan(values).any()):
         return math.nan
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)  # the 1-based rank of the last row in each group of equal scores
-    mid_rank = last - (counts - 1) / 2.0
-    rank_sum = float(mid_rank[group][positive].sum())
+    rank_sum = float(mid_ranks(values)[positive].sum())
     return (rank_sum - positives * (positives + 1) / 2.0) / (positives * negatives)
+
+
+def mid_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the 1-based rank of each value [n], equal values sharing the mean of their ranks; O(n log n)."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)  # the 1-based rank of the last row in each group of equal values
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2.0)[group]
+    return ranks
 
 
 def log_loss(labels: NDArray[Any], scores: NDArray[Any]) -> float:
@@ -39,12 +44,17 @@ def log_loss(labels: NDArray[Any], scores: NDArray[Any]) -> float:
 
     NaN for no rows or for a NaN score. Probabilities are held 1e-7 away from 0 and 1.
     """
+    losses = log_losses(labels, scores)
+    return float(np.mean(losses)) if losses.size else math.nan
+
+
+def log_losses(labels: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the negative log-likelihood in nats of each row [n], as `log_loss` averages them."""
     target = _flat(labels)
     probability = np.clip(_flat(scores), _FLOOR, 1.0 - _FLOOR)
     _same_length(target, probability)
-    if target.size == 0:
-        return math.nan
-    return float(-np.mean(target * np.log(probability) + (1.0 - target) * np.log1p(-probability)))
+    losses: NDArray[np.float64] = -(target * np.log(probability) + (1.0 - target) * np.log1p(-probability))
+    return losses
 
 
 def _flat(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ class Place:
         champion = self.traffic.read(DELIVERY).champion or ""
         source = keys.bundle(DELIVERY, int(champion.rpartition("-v")[2]))
         token = f"fault-{os.urandom(6).hex()}"
-        version = self.registry.register(DELIVERY, token, None, f"{self.lake.url}/{source}", {}, {"copy_of": champion})
+        version = self.registry.reserve(DELIVERY, token, None, f"{self.lake.url}/{source}", {}, {"copy_of": champion})
         with self.lake.publish(
             keys.bundle(DELIVERY, version), kind="bundle", delivery=DELIVERY, version=version
         ) as draft:
@@ -96,6 +96,7 @@ class Place:
                 _edit(draft.file(PROBE), _other_answers)
             if kind == "nan":
                 _edit(draft.file("encodings.json"), _no_numbers)
+        self.registry.complete(DELIVERY, version, {})
         return version
 
 

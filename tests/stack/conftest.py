@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.until import until
 from tidegate.stack import cache, daemon, ports, preflight
 from tidegate.stack.config import ROOT, StackConfig
 from tidegate.stack.service import Service, listens
-from tidegate.stack.services import hdfs, kafka, postgres
+from tidegate.stack.services import hdfs, kafka, mlflow, postgres
 from tidegate.stack.supervision import Program
 from tidegate.stack.up import up
 
@@ -284,3 +285,33 @@ def registry_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registr
         yield found
     finally:
         found.kill()
+
+
+@pytest.fixture(scope="session")
+def mlflow_alone(server: StackConfig) -> Iterator[str]:
+    """An MLflow server on Postgres without the rest of the stack: its address."""
+    service = mlflow.service(server)
+    service.prepare()
+    assert service.program is not None
+    program = service.program()
+    log = server.paths.var / "mlflow.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            program.command,
+            cwd=program.directory,
+            env={**os.environ, **program.env},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,  # it has a process of its own that serves
+        )
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        return _is_ready(service)
+
+    try:
+        until("MLflow answers", answers, 240)
+        yield server.url("mlflow")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)

@@ -121,6 +121,9 @@ def test_the_first_delivery_is_trained_gated_and_becomes_champion(
     assert trained["metrics"]["auc"] > 0.8 > trained["metrics"]["base_auc"]
     assert trained["metrics"]["log_loss"] < trained["metrics"]["base_log_loss"]
     assert airflow.result(run.dag_id, run.run_id, "optimise")["max_difference"] <= 1e-4
+    evaluated = airflow.result(run.dag_id, run.run_id, "evaluate")
+    assert evaluated["reason"] == "there is no champion yet"
+    assert evaluated["figures"]["auc"] == pytest.approx(trained["metrics"]["auc"], abs=1e-4)
     assert all(check["ok"] for check in airflow.result(run.dag_id, run.run_id, "gate")["checks"])
     (rollout,) = until("the rollout starts", lambda: partition(airflow, "rollout__flights", "flights-v1"))
     assert airflow.wait(rollout.dag_id, rollout.run_id, 120).state == "success"
@@ -143,6 +146,9 @@ def test_a_kafka_message_starts_a_retrain_once_however_often_it_is_sent(
     ask(stack, request)
     assert airflow.wait(run.dag_id, run.run_id, 400).state == "success"
     assert len(partition(airflow, "retrain__flights", "by-kafka")) == 1
+    evaluated = airflow.result(run.dag_id, run.run_id, "evaluate")
+    assert evaluated["champion"] == "flights-v1"
+    assert abs(evaluated["figures"]["difference_auc"]) < 0.01, "the same rows, the same model, the same seed"
 
 
 def test_a_rollback_started_by_hand_takes_a_held_candidate_back(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 REQUEST_TAG = "request_id"
+STATE_TAG, REGISTERING, REGISTERED = "state", "registering", "registered"
+"""A version is registering from its creation until its bundle is published and `complete` says so."""
 _API = "/api/2.0/mlflow"
 _EXISTS, _ABSENT = "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"
 
@@ -46,7 +48,7 @@ class Registry:
         self._timeout_s = timeout_s
         self._transport = transport
 
-    def register(
+    def reserve(
         self,
         delivery: str,
         request_id: str,
@@ -55,9 +57,9 @@ class Registry:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
     ) -> int:
-        """Return the version of a request's model, registered now unless it already is.
+        """Return the version of a request's model, made now unless it is there; `complete` ends its registration.
 
-        Two callers at once may make two versions; both then return the lower one.
+        Two callers at once return the lower of two versions, and the one who made the other takes it away again.
 
         Args:
             delivery: the registered model's name.
@@ -75,6 +77,7 @@ class Registry:
             **tags,
             **{f"metric.{name}": f"{value:.6g}" for name, value in metrics.items()},
             REQUEST_TAG: request_id,
+            STATE_TAG: REGISTERING,
             "source_uri": source_uri,
         }
         body: dict[str, Any] = {
@@ -85,8 +88,29 @@ class Registry:
         }
         if run_id is not None:
             body["run_id"] = run_id
-        self._call("POST", "model-versions/create", body)
-        return min(self._versions_of(delivery, request_id))
+        answer = self._call("POST", "model-versions/create", body) or {}
+        own, version = int(answer["model_version"]["version"]), min(self._versions_of(delivery, request_id))
+        if own != version:
+            self._delete(delivery, own)
+        return version
+
+    def complete(self, delivery: str, version: int, tags: Mapping[str, str]) -> None:
+        """Write the last tags onto a version and then, as the very last, that it is registered."""
+        self.tag(delivery, version, tags)
+        self.tag(delivery, version, {STATE_TAG: REGISTERED})
+
+    def sweep(self, delivery: str, before: float) -> list[int]:
+        """Remove versions made before a moment (Unix seconds) whose registration never ended; return them.
+
+        Versions of an older Tidegate, which do not say how far they are, stay, and so does one that an alias names.
+        """
+        aliased = set(self._aliases(delivery).values())
+        found = self._search(f"name='{delivery}' and tags.{STATE_TAG} = '{REGISTERING}'")
+        old = [int(each["version"]) for each in found if int(each["creation_timestamp"]) < before * 1000]
+        swept = sorted(version for version in old if version not in aliased)
+        for version in swept:
+            self._delete(delivery, version)
+        return swept
 
     def version_of(self, delivery: str, alias: str) -> int | None:
         """Return the version that an alias names, or None if there is no such alias or model."""
@@ -121,9 +145,16 @@ class Registry:
             self._call("POST", "model-versions/set-tag", body)
 
     def _versions_of(self, delivery: str, request_id: str) -> list[int]:
-        wanted = {"filter": f"name='{delivery}' and tags.{REQUEST_TAG} = '{request_id}'"}
-        answer = self._call("GET", "model-versions/search", wanted) or {}
-        return [int(found["version"]) for found in answer.get("model_versions", [])]
+        found = self._search(f"name='{delivery}' and tags.{REQUEST_TAG} = '{request_id}'")
+        return [int(each["version"]) for each in found]
+
+    def _search(self, wanted: str) -> list[dict[str, Any]]:
+        answer = self._call("GET", "model-versions/search", {"filter": wanted}) or {}
+        found: list[dict[str, Any]] = answer.get("model_versions", [])
+        return found
+
+    def _delete(self, delivery: str, version: int) -> None:
+        self._call("DELETE", "model-versions/delete", {"name": delivery, "version": str(version)}, allow=_ABSENT)
 
     def _aliases(self, delivery: str) -> dict[str, int]:
         answer = self._call("GET", "registered-models/get", {"name": delivery}, allow=_ABSENT)

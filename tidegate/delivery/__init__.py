@@ -38,6 +38,7 @@ __all__ = [
     "DatasetSpec",
     "Delivery",
     "DisagreementLimit",
+    "EvaluateSpec",
     "GateSpec",
     "HdfsSource",
     "KafkaSource",
@@ -153,6 +154,22 @@ class TrainSpec(Spec):
         return self
 
 
+class EvaluateSpec(Spec):
+    """What is said of a trained model on its held-out rows, beside the figures on all of them."""
+
+    by: list[str] = Field(
+        default_factory=list,
+        description="columns of the dataset by which the figures are given too; month, week, day and hour are those of "
+        "the event time where there is no such column",
+    )
+    at_least: int = Field(default=200, ge=20, description="a group with fewer rows is given no figures")
+    groups: int = Field(default=20, ge=2, le=100, description="of a column; the smaller ones are taken together")
+    dependent: Literal["row", "hour", "day", "week"] = Field(
+        default="day",
+        description="rows of one such time of the event count together in confidence intervals; row: each by itself",
+    )
+
+
 class OptimiseSpec(Spec):
     """What the served artefact is."""
 
@@ -246,6 +263,7 @@ class Delivery(Spec):
     folder: str = Field(description="folder of the model file and the SQL, relative to the project root")
     dataset: DatasetSpec
     train: TrainSpec
+    evaluate: EvaluateSpec = EvaluateSpec()
     optimise: OptimiseSpec = OptimiseSpec()
     gate: GateSpec = GateSpec()
     serve: ServeSpec = ServeSpec()

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import Permanent
-from tidegate.optimise.target import OUTPUT
+from tidegate.saved_model import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from tidegate.contract.encodings import Encodings
     from tidegate.handoff import Feature
-    from tidegate.optimise.target import Predict
     from tidegate.recorded import RecordedAnswers
+    from tidegate.saved_model import Predict
 
 _OPSET = 17  # what the ONNX Runtime of the serving lock and TensorRT's parser both read
 _IR_VERSION = 8  # the file format that belongs to opset 17

@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import Permanent
 from tidegate.optimise.recording import tensor
-from tidegate.optimise.target import OUTPUT
+from tidegate.saved_model import OUTPUT, SIGNATURE, predictor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from tidegate.contract.encodings import Encodings, FeatureEncoding
     from tidegate.handoff import Feature
-    from tidegate.optimise.target import Predict
     from tidegate.recorded import RecordedAnswers
+    from tidegate.saved_model import Predict
 
-SIGNATURE = "serving_default"
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 """TensorFlow Serving replays these requests while it loads a version, before that is available."""
 MOST_WARM_UP = 1000  # records; with more TensorFlow Serving refuses to load the version
@@ -79,20 +76,6 @@ class SavedModelTarget:
                     column = tensor(feature, [recorded.columns[feature.name][row]])
                     request.inputs[feature.name].CopyFrom(tf.make_tensor_proto(column, _dtype(feature)))
                 out.write(entry.SerializeToString())
-
-
-def predictor(folder: Path) -> Predict:
-    """Return the prediction of a SavedModel's serving signature: columns [n, 1] in, probabilities [n] out."""
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
-
-    def predict(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        given = signature(**{name: tf.constant(column) for name, column in columns.items()})
-        probability: NDArray[Any] = given[OUTPUT].numpy()
-        return probability.reshape(-1)
-
-    return predict
 
 
 def _dtype(feature: Feature | FeatureEncoding) -> Any:

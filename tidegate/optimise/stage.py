@@ -15,15 +15,17 @@ from tidegate.handoff import Optimised, OptimiseTask
 from tidegate.lake import Lake
 from tidegate.optimise.parity import compare, spread
 from tidegate.optimise.recording import as_sent, record
-from tidegate.optimise.savedmodel import predictor
 from tidegate.optimise.target import target
 from tidegate.recorded import PROBE
+from tidegate.saved_model import predictor
 from tidegate.workload import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from tidegate.saved_model import Predict
 
 _ROWS = 4096  # compared at most
 _REPEATS = 3  # timings: the best of these, after one call to warm up
@@ -93,9 +95,7 @@ def _bytes(artefact: Path) -> int:
     return sum(path.stat().st_size for path in (artefact, *artefact.rglob("*")) if path.is_file())
 
 
-def _timed(
-    predict: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]], columns: Mapping[str, NDArray[Any]]
-) -> tuple[NDArray[Any], float]:
+def _timed(predict: Predict, columns: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], float]:
     given = predict(columns)
     seconds = []
     for _ in range(_REPEATS):

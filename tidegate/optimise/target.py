@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tidegate.errors import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from tidegate.contract.encodings import Encodings
     from tidegate.handoff import Feature
     from tidegate.recorded import RecordedAnswers
-
-    Predict = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
-
-OUTPUT = "probability"
+    from tidegate.saved_model import Predict
 
 
 class Target(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tidegate.errors import NeedsGpu, Permanent
 from tidegate.optimise.onnx import OnnxTarget
-from tidegate.optimise.target import OUTPUT
+from tidegate.saved_model import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from tidegate.contract.encodings import Encodings
     from tidegate.handoff import Feature
-    from tidegate.optimise.target import Predict
     from tidegate.recorded import RecordedAnswers
+    from tidegate.saved_model import Predict
 
 _BATCHES = (1, 64, 4096)  # rows: the least, the one to tune for, the most that an engine takes
 _INSTEAD = "set optimise.target to onnx in the delivery, which needs no GPU"

@@ -9,7 +9,7 @@ import pytest
 from tidegate.bundle import assemble, check, load, retain
 from tidegate.delivery import Delivery
 from tidegate.errors import DataError, SpecError
-from tidegate.handoff import Bundle, Dataset, Optimised, Request, Trained, Window
+from tidegate.handoff import Bundle, Dataset, Evaluated, Feature, Optimised, Request, Trained, Window
 from tidegate.lake import Lake
 
 WINDOW = Window(start="2013-01-01", end="2013-02-01")
@@ -51,6 +51,9 @@ def lake(tmp_path: Path) -> Lake:
     with found.publish("optimised/tiny/r1") as draft:
         draft.file("model.onnx").write_bytes(b"graph")
         draft.file("probe.json").write_text("{}")
+    with found.publish("evaluations/tiny/r1") as draft:
+        draft.file("evaluation.json").write_text("{}")
+        draft.file("roc.png").write_bytes(b"picture")
     with found.publish("models/tiny/r1") as draft:
         draft.file("saved_model/saved_model.pb").write_bytes(b"saved")
         draft.file("saved_model/variables/variables.index").write_bytes(b"index")
@@ -60,7 +63,8 @@ def lake(tmp_path: Path) -> Lake:
 
 def parts(lake: Lake, **changes: Any) -> dict[str, Any]:
     dataset = Dataset(
-        delivery="tiny", window=WINDOW, key="datasets/tiny/w", train_rows=1, test_rows=1, label="late", features=[],
+        delivery="tiny", window=WINDOW, key="datasets/tiny/w", train_rows=1, test_rows=1, label="late",
+        features=[Feature(name="dep_delay", encoding="standardise", dtype="FP32", size=1)],
         digest=lake.require("datasets/tiny/w")["digest"], slices={"a/w": "d"},
     )  # fmt: skip
     optimised = Optimised(
@@ -71,7 +75,12 @@ def parts(lake: Lake, **changes: Any) -> dict[str, Any]:
         request_id="r1", key="models/tiny/r1", workers=2, steps=3, seconds=4.0, metrics={"auc": 0.7},
         digest=lake.require("models/tiny/r1")["digest"],
     )  # fmt: skip
-    return {"dataset": dataset, "trained": trained, "optimised": optimised, "version": 3, **changes}
+    evaluated = Evaluated(
+        request_id="r1", key="evaluations/tiny/r1", digest=lake.require("evaluations/tiny/r1")["digest"],
+        reason="there is no champion yet", figures={"auc": 0.7},
+    )  # fmt: skip
+    made = {"dataset": dataset, "trained": trained, "evaluated": evaluated, "optimised": optimised, "version": 3}
+    return {**made, **changes}
 
 
 def make(lake: Lake, root: Path, **changes: Any) -> Bundle:
@@ -97,16 +106,21 @@ def test_a_bundle_holds_what_serves_and_what_rebuilds(lake: Lake, root: Path) ->
     assert (bundle.key, bundle.name, bundle.metrics) == ("bundles/tiny/v3", "tiny-v3", {"auc": 0.7})
     files = lake.require(bundle.key)["files"]
     assert sorted(files) == [
-        "bundle.json", "contracts/things.yaml", "dataset.json", "encodings.json", "model.onnx", "probe.json",
-        "requirements-serve.txt", "requirements-train.txt", "saved_model/saved_model.pb",
-        "saved_model/variables/variables.index",
+        "bundle.json", "contracts/things.yaml", "dataset.json", "encodings.json", "evaluation.json",
+        "model.onnx", "probe.json", "requirements-serve.txt", "requirements-train.txt", "saved_model/saved_model.pb",
+        "saved_model/variables/variables.index", "signature.json",
     ]  # fmt: skip
     assert lake.read(bundle.key, "requirements-serve.txt") == b"numpy==1\n"
     assert lake.read(bundle.key, "requirements-train.txt") == b"numpy==2\n"
     assert json.loads(lake.read(bundle.key, "dataset.json")) == lake.require("datasets/tiny/w")
     story = json.loads(lake.read(bundle.key, "bundle.json"))
     assert story["dataset"]["slices"] == {"a/w": "d"}
-    assert story["optimised"]["digest"] == lake.require("optimised/tiny/r1")["digest"]
+    for part in ("optimised", "evaluated"):
+        assert story[part]["digest"] == lake.require(story[part]["key"])["digest"]
+    assert json.loads(lake.read(bundle.key, "signature.json")) == {
+        "inputs": [{"name": "dep_delay", "datatype": "FP32", "shape": [-1, 1]}],
+        "outputs": [{"name": "probability", "datatype": "FP32", "shape": [-1, 1]}],
+    }
 
 
 def test_the_same_parts_give_the_same_bundle(lake: Lake, root: Path) -> None:
@@ -116,7 +130,7 @@ def test_the_same_parts_give_the_same_bundle(lake: Lake, root: Path) -> None:
     assert lake.require(first.key) == manifest
 
 
-@pytest.mark.parametrize("part", ["dataset", "trained", "optimised"])
+@pytest.mark.parametrize("part", ["dataset", "trained", "evaluated", "optimised"])
 def test_a_part_that_another_revision_replaced_is_refused(lake: Lake, root: Path, part: str) -> None:
     old = parts(lake)[part]
     with lake.publish(old.key) as draft:

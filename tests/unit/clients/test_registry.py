@@ -16,6 +16,7 @@ class Mlflow:
     def __init__(self) -> None:
         self.models: dict[str, dict[str, int]] = {}
         self.versions: list[dict[str, Any]] = []
+        self.clock = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/api/2.0/mlflow/")
@@ -39,7 +40,8 @@ class Mlflow:
     def post_model_versions_create(self, body: dict[str, Any]) -> httpx.Response:
         if body["source"].startswith(("file:", "hdfs:")):
             return refusal(400, "INVALID_PARAMETER_VALUE")
-        self.versions.append({**body, "version": str(len(self.versions) + 1)})
+        made = {"version": str(len(self.versions) + 1), "creation_timestamp": self.clock * 1000}
+        self.versions.append({**body, **made})
         return httpx.Response(200, json={"model_version": self.versions[-1]})
 
     def get_model_versions_search(self, body: dict[str, Any]) -> httpx.Response:
@@ -50,6 +52,10 @@ class Mlflow:
             if body["filter"] == f"name='{found['name']}' and tags.{tag['key']} = '{tag['value']}'"
         ]
         return httpx.Response(200, json={"model_versions": wanted} if wanted else {})
+
+    def delete_model_versions_delete(self, body: dict[str, Any]) -> httpx.Response:
+        self.versions[int(body["version"]) - 1]["tags"] = []  # its number is never given again
+        return httpx.Response(200, json={})
 
     def get_model_versions_get(self, body: dict[str, Any]) -> httpx.Response:
         for found in self.versions:
@@ -90,19 +96,21 @@ def registry(mlflow: Mlflow) -> Registry:
     return Registry("http://registry:5000/", transport=httpx.MockTransport(mlflow))
 
 
-def register(registry: Registry, request_id: str = "r1") -> int:
-    return registry.register(
+def reserve(registry: Registry, request_id: str = "r1") -> int:
+    return registry.reserve(
         delivery="flights", request_id=request_id, run_id=None, source_uri="file:///lake/models/flights/r1",
         metrics={"auc": 0.75}, tags={"window": "w"},
     )  # fmt: skip
 
 
 def test_a_request_is_registered_once_however_often_it_is_asked(registry: Registry, mlflow: Mlflow) -> None:
-    assert [register(registry), register(registry), register(registry, "r2"), register(registry)] == [1, 1, 2, 1]
+    assert [reserve(registry), reserve(registry), reserve(registry, "r2"), reserve(registry)] == [1, 1, 2, 1]
     assert len(mlflow.versions) == 2
 
 
-def test_two_registrations_at_once_agree_on_the_lower_version(registry: Registry, mlflow: Mlflow) -> None:
+def test_two_registrations_at_once_agree_on_the_lower_version_and_leave_no_other(
+    registry: Registry, mlflow: Mlflow
+) -> None:
     real = mlflow.post_model_versions_create
 
     def raced(body: dict[str, Any]) -> httpx.Response:
@@ -110,15 +118,40 @@ def test_two_registrations_at_once_agree_on_the_lower_version(registry: Registry
         return real(body)
 
     mlflow.post_model_versions_create = raced  # type: ignore[method-assign]
-    assert register(registry) == 1
-    assert register(registry) == 1
+    assert reserve(registry) == 1
+    mlflow.post_model_versions_create = real  # type: ignore[method-assign]
+    assert reserve(registry) == 1
+    assert [version["version"] for version in mlflow.versions if version["tags"]] == ["1"]
+
+
+def test_a_version_says_how_far_its_registration_is(registry: Registry) -> None:
+    version = reserve(registry)
+    assert registry.describe("flights", version).tags["state"] == "registering"  # type: ignore[union-attr]
+    registry.complete("flights", version, {"bundle_digest": "d"})
+    tags = registry.describe("flights", version).tags  # type: ignore[union-attr]
+    assert (tags["state"], tags["bundle_digest"]) == ("registered", "d")
+
+
+def test_only_old_versions_that_never_became_whole_and_that_nobody_names_are_swept(
+    registry: Registry, mlflow: Mlflow
+) -> None:
+    whole, left, named = reserve(registry), reserve(registry, "r2"), reserve(registry, "r3")
+    mlflow.clock = 100
+    young = reserve(registry, "r4")
+    registry.complete("flights", whole, {})
+    registry.set_alias("flights", "champion", named)
+    assert registry.sweep("flights", before=50) == [left]
+    assert registry.sweep("flights", before=50) == []
+    assert [int(version["version"]) for version in mlflow.versions if version["tags"]] == [whole, named, young]
+    assert Registry("http://registry:5000", transport=httpx.MockTransport(Mlflow())).sweep("unheard_of", 50) == []
 
 
 def test_a_version_carries_its_figures_its_source_and_its_request(registry: Registry) -> None:
-    found = registry.describe("flights", register(registry))
+    found = registry.describe("flights", reserve(registry))
     assert found is not None
     assert found.tags == {
-        "metric.auc": "0.75", "request_id": "r1", "source_uri": "file:///lake/models/flights/r1", "window": "w",
+        "metric.auc": "0.75", "request_id": "r1", "source_uri": "file:///lake/models/flights/r1",
+        "state": "registering", "window": "w",
     }  # fmt: skip
     assert found.run_id is None
     assert registry.describe("flights", 9) is None
@@ -126,8 +159,8 @@ def test_a_version_carries_its_figures_its_source_and_its_request(registry: Regi
 
 def test_an_alias_moves_and_goes(registry: Registry) -> None:
     assert registry.version_of("flights", "champion") is None
-    register(registry)
-    register(registry, "r2")
+    reserve(registry)
+    reserve(registry, "r2")
     registry.set_alias("flights", "champion", 1)
     registry.set_alias("flights", "champion", 2)
     assert registry.version_of("flights", "champion") == 2
@@ -139,14 +172,14 @@ def test_an_alias_moves_and_goes(registry: Registry) -> None:
 
 
 def test_tags_are_written_over(registry: Registry) -> None:
-    version = register(registry)
+    version = reserve(registry)
     registry.tag("flights", version, {"gate": "failed"})
     registry.tag("flights", version, {"gate": "passed"})
     assert registry.describe("flights", version).tags["gate"] == "passed"  # type: ignore[union-attr]
 
 
 def test_a_refusal_is_permanent_and_names_what_mlflow_said(registry: Registry) -> None:
-    register(registry)
+    reserve(registry)
     with pytest.raises(DataError, match=r"registered-models/alias: RESOURCE_DOES_NOT_EXIST: said MLflow"):
         registry.set_alias("flights", "champion", 7)
 

@@ -78,6 +78,13 @@ def test_a_window_is_watched_beside_its_publication_which_does_not_wait_for_it(b
     assert [asset.name for asset in drift.outlets] == ["flights_drift"]
 
 
+def test_a_model_is_evaluated_beside_its_optimisation_and_registered_after_both(bag):
+    dag = bag.dags["retrain__flights"]
+    for task in ("evaluate", "optimise"):
+        assert dag.get_task(task).upstream_task_ids == {"train"}
+    assert dag.get_task("register").upstream_task_ids == {"evaluate", "optimise"}
+
+
 def test_a_rollout_has_no_run_timeout_that_could_skip_its_rollback(bag):
     dag = bag.dags["rollout__flights"]
     assert dag.dagrun_timeout is None
