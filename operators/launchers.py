@@ -12,7 +12,7 @@ from operators.support import var_folder
 from tidegate.launch import launcher as launcher_of_kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from tidegate.launch import Launcher, State
 
@@ -52,3 +52,29 @@ async def states(
         yield state
         await asyncio.sleep(interval)
     yield state
+
+
+def end(kind: str, conn: Any, workload: str, origin: Mapping[str, str]) -> bool:
+    """End a workload whose task was taken away; return False where it has ended, or another task asks for it by now.
+
+    `origin` says which task it was, as `origin` tells.
+    """
+    if kind == "kubernetes":
+        from tidegate.launch.kubernetes import KubernetesLauncher
+
+        return KubernetesLauncher(clients.kubernetes(conn)).withdraw(workload, origin)
+    backend = launcher(kind)
+    was_running = backend.poll(workload).phase == "running"
+    backend.stop(workload)
+    return was_running
+
+
+def origin(task: Any) -> dict[str, str]:
+    """Return which try of which task asks for a workload, so that people and reconcile find it again."""
+    return {
+        "dag": task.dag_id,
+        "run": task.run_id,
+        "task": task.task_id,
+        "map": str(task.map_index),
+        "try": str(task.try_number),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -17,11 +18,12 @@ from operators.support import (
     var_folder,
 )
 from operators.workload import WorkloadOperator
-from tidegate.delivery import project_root
 from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Dataset, Request, Trained, TrainTask
 
 if TYPE_CHECKING:
+    from tidegate.delivery import Delivery
+    from tidegate.lake import Lake
     from tidegate.launch import Workload
 
 
@@ -126,7 +128,7 @@ class TrainOperator(WorkloadOperator):
             request=request,
             dataset=Dataset.model_validate(context["ti"].xcom_pull(task_ids=self.dataset_task)),
             lake=lake.url,
-            model_file=str(delivery_folder(delivery) / file),
+            model_file=str(Path(delivery.folder) / file),
             model_function=function,
             workers=delivery.train.workers,
             epochs=delivery.train.epochs,
@@ -134,9 +136,9 @@ class TrainOperator(WorkloadOperator):
             learning_rate=delivery.train.learning_rate,
             precision=delivery.train.precision,
             seed=delivery.train.seed,
-            work=str(var_folder() / "checkpoints" / name),
-            tracking=clients.http_url(clients.connection(clients.REGISTRY)),
-            lock=str(project_root() / "docker" / "train" / "requirements.txt"),
+            work=_work(delivery, lake, name),
+            tracking=_tracking(delivery),
+            lock="docker/train/requirements.txt",
         )
         return training(delivery, request.request_id, task.to_json())
 
@@ -146,3 +148,17 @@ class TrainOperator(WorkloadOperator):
         for name, value in sorted(trained.metrics.items()):
             self.log.info("%s = %.4f", name, value)
         return trained
+
+
+def _work(delivery: Delivery, lake: Lake, name: str) -> str:
+    """Return where a gang keeps its checkpoints: pods reach the lake, and not this machine's state folder."""
+    if delivery.train.launcher == "local":
+        return str(var_folder() / "checkpoints" / name)
+    return f"{lake.url.removeprefix('file://')}/checkpoints/{name}"
+
+
+def _tracking(delivery: Delivery) -> str:
+    pods = delivery.train.pods
+    if pods is not None and pods.tracking is not None:
+        return pods.tracking
+    return clients.http_url(clients.connection(clients.REGISTRY))

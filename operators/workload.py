@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from operators.hooks import clients
-from operators.launchers import launcher
+from operators.launchers import launcher, origin
 from operators.support import stage_errors, unix_now
 from operators.triggers.workload import LATE, WorkloadTrigger
 from tidegate.errors import DataError, Retryable
@@ -57,7 +57,9 @@ class WorkloadOperator(BaseOperator):
         """Start the workload, or find the running one, and defer until it has ended."""
         with stage_errors():
             workload = replace(
-                self.workload(context), origin=origin(self.delivery, context), timeout_s=self.timeout_s + _SPARE
+                self.workload(context),
+                origin={"delivery": self.delivery, **origin(context["ti"])},
+                timeout_s=self.timeout_s + _SPARE,
             )
             self._started = workload.name
             self._backend().start(workload)
@@ -101,16 +103,3 @@ class WorkloadOperator(BaseOperator):
 
     def _backend(self) -> Launcher:
         return launcher(self.launcher_name, clients.connection(self.connection) if self.connection else None)
-
-
-def origin(delivery: str, context: Any) -> dict[str, str]:
-    """Return who asks for a workload, so that people and reconcile find its task again."""
-    task = context["ti"]
-    return {
-        "delivery": delivery,
-        "dag": task.dag_id,
-        "run": task.run_id,
-        "task": task.task_id,
-        "map": str(task.map_index),
-        "try": str(task.try_number),
-    }

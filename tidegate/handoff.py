@@ -135,7 +135,7 @@ class TrainTask(Handoff):
     request: Request
     dataset: Dataset
     lake: str = Field(description="fsspec URL of the lake")
-    model_file: str = Field(description="path of the user's Python file")
+    model_file: str = Field(description="path of the user's Python file, as from the project's root")
     model_function: str
     workers: int
     epochs: int
@@ -145,7 +145,7 @@ class TrainTask(Handoff):
     seed: int = 0
     work: str = Field(description="folder for checkpoints and logs, kept over restarts")
     tracking: str | None = Field(default=None, description="MLflow address")
-    lock: str = Field(description="path of the dependency lock the members run on")
+    lock: str = Field(description="path of the dependency lock the members run on, as from the project's root")
 
 
 class Trained(Handoff):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Bed, pods_here
+from tests.cluster.bed import Bed, pods_here
 from tests.until import until
 from tidegate.delivery.pods import PodsSpec
 from tidegate.errors import Conflict, Permanent, Retryable, SpecError
@@ -159,6 +160,18 @@ def test_two_starts_at_once_make_one_gang(bed: Bed, pods: PodsSpec):
     bed.launcher.stop(wanted.name)
     assert bed.left() == []
     assert bed.launcher.poll(wanted.name).phase == "absent"
+
+
+def test_only_the_try_that_asked_last_takes_a_gang_away(bed: Bed, pods: PodsSpec):
+    first = gang(pods, hold=60)
+    second = replace(first, origin={**first.origin, "try": "2"})
+    bed.launcher.start(first)
+    bed.launcher.start(second)
+    assert not bed.launcher.withdraw(first.name, first.origin)
+    assert bed.launcher.poll(first.name).phase == "running"
+    assert bed.launcher.withdraw(first.name, second.origin)
+    until("it is gone", lambda: bed.left() == [], 60)
+    assert not bed.launcher.withdraw(first.name, second.origin)
 
 
 def test_a_queue_without_kueue_is_refused(bed: Bed, pods: PodsSpec):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import Bed, pods_here
+from tests.cluster.bed import Bed, pods_here
 from tests.cluster.test_gang import ended, gang
 from tests.until import until
 from tidegate.errors import Permanent, Retryable

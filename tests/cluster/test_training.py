@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Bed, pods_here
+from tests.cluster.bed import Bed, pods_here
 from tests.stack.test_training import Room
 from tests.until import until
 from tidegate.handoff import Trained, TrainTask

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Bed, pods_here
+from tests.cluster.bed import Bed, pods_here
 from tests.cluster.test_gang import gang
 from tidegate.delivery.pods import PodsSpec
 from tidegate.errors import Permanent

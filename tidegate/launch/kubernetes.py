@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tidegate.clients.kubernetes import Access, Cluster, Exists, open_cluster
+from tidegate.clients.kubernetes import Access, Changed, Cluster, Exists, open_cluster
 from tidegate.errors import Conflict, Retryable, SpecError
 from tidegate.launch import State, Workload, checked
 from tidegate.launch.lines import interleaved
@@ -71,6 +71,10 @@ class KubernetesLauncher:
         """
         self._with(lambda cluster: stop(cluster, name))
 
+    def withdraw(self, name: str, origin: Mapping[str, str]) -> bool:
+        """Delete the gang that `origin` asked for, unless it has ended or another asks for it by now."""
+        return self._with(lambda cluster: withdraw(cluster, name, origin))
+
     def gangs(self, delivery: str) -> list[Gang]:
         """Return the gangs of a delivery that have not ended: those that hold something."""
         return self._with(lambda cluster: gangs(cluster, delivery))
@@ -121,8 +125,8 @@ async def start(cluster: Cluster, workload: Workload) -> None:
             f"queue {queue!r} is Kueue's, and this cluster has none; install it, or leave train.pods.queue out"
         )
     found = await cluster.job(body["metadata"]["name"])
-    if found is not None and not await _stays(cluster, found, workload):
-        found = None
+    if found is not None:
+        found = await _joined(cluster, found, workload)
     if found is None:
         try:
             found = await cluster.create_job(body)
@@ -137,17 +141,20 @@ async def start(cluster: Cluster, workload: Workload) -> None:
             return  # made by the start that this one joins
 
 
-async def _stays(cluster: Cluster, found: Mapping[str, Any], workload: Workload) -> bool:
-    """Whether the Job that is there is to be joined; one that failed, or did something else, is removed."""
+async def _joined(cluster: Cluster, found: Mapping[str, Any], workload: Workload) -> dict[str, Any] | None:
+    """Return the Job that is there where it is to be joined; one that failed, or did something else, is removed."""
     same = found["metadata"].get("annotations", {}).get(DIGEST) == digest_of(workload)
     if not found["metadata"].get("deletionTimestamp"):
         phase = state(await _seen(cluster, found), time.time()).phase
         if phase == "running" and not same:
             raise Conflict(f"another workload runs under the name {workload.name}; stop it, or wait for its end")
         if same and phase in ("running", "succeeded"):
-            return True
+            asked = {f"{PREFIX}{key}": value for key, value in workload.origin.items()}
+            mine = await cluster.annotate_job(found["metadata"]["name"], found["metadata"]["uid"], asked)
+            if mine is None or not mine["metadata"].get("deletionTimestamp"):
+                return mine
     await _removed(cluster, found)
-    return False
+    return None
 
 
 async def poll(cluster: Cluster, name: str) -> State:
@@ -184,6 +191,26 @@ async def stop(cluster: Cluster, name: str) -> None:
     found = await cluster.job(object_name(checked(name)))
     if found is not None and not finished(found):
         await _removed(cluster, found)
+
+
+async def withdraw(cluster: Cluster, name: str, origin: Mapping[str, str]) -> bool:
+    """Delete the gang that `origin` asked for; return False where there is none, or another asks for it by now.
+
+    Its pods end within their grace; this does not wait for them.
+    """
+    while True:
+        found = await cluster.job(object_name(checked(name)))
+        if found is None or finished(found):
+            return False
+        metadata = found["metadata"]
+        asked = metadata.get("annotations", {})
+        if any(asked.get(f"{PREFIX}{key}") != value for key, value in origin.items()):
+            return False
+        try:
+            await cluster.delete_job(metadata["name"], metadata["uid"], metadata["resourceVersion"])
+        except Changed:
+            continue
+        return True
 
 
 async def _removed(cluster: Cluster, found: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tidegate.errors import Conflict, Retryable, SetupError, SpecError
@@ -47,6 +48,7 @@ class LocalLauncher:
             SetupError: the environment's interpreter cannot be run.
         """
         python = self._python(workload.environment)
+        workload = replace(workload, pods=None)  # what pods would need says nothing of processes
         files = self._files(workload.name)
         files.folder.mkdir(parents=True, exist_ok=True)
         with locked(files.lock):
