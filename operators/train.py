@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from operators.hooks import clients
+from operators.links import MLFLOW_RUN
 from operators.support import (
     delivery_folder,
     resolve_window,
@@ -109,6 +110,7 @@ class TrainOperator(WorkloadOperator):
     """Trains the request's model as a gang of workers and publishes its SavedModel."""
 
     ui_color = "#f9d9d9"
+    operator_extra_links = (MLFLOW_RUN,)
     template_fields: Sequence[str] = ()
 
     def __init__(self, *, request_task: str, dataset_task: str, **kwargs: Any):

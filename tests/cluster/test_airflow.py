@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from tests.cluster.faults import Gang
 from tests.cluster.installation import Installation
 from tests.stack.test_training import WINDOW, Room
 from tests.until import until
@@ -50,5 +51,35 @@ def test_the_tasks_log_tells_what_the_gang_waits_for_its_progress_and_all_member
         assert any(line.startswith(f"[{rank}] ") and "trained" in line for line in lines)
 
 
+def test_the_tasks_page_links_to_mlflow(installation: Installation, trained: Trained):
+    links = installation.rest.links(*RUN)
+    assert links == {"MLflow run": f"{installation.cfg.url('mlflow')}/#/runs/{trained.run_id}"}
+
+
 def test_nothing_is_left_but_what_has_ended_and_is_kept_to_be_looked_at(installation: Installation, trained: Trained):
     assert installation.leaks() == []
+
+
+@pytest.mark.nightly
+def test_reconcile_removes_a_gang_whose_task_was_failed_while_no_triggerer_ran(installation: Installation):
+    gang = Gang(installation, "orphan", "orphan")
+    gang.start()
+    until("it trains", lambda: gang.runs() and gang.waits(), 180)
+    installation.parts.control.stop("airflow-triggerer")
+    installation.rest.mark("gang", gang.run, "failed")
+    installation.parts.control.restart("airflow-triggerer")
+    until("the triggerer is back", lambda: installation.parts.serves("airflow-triggerer"))
+    assert gang.detail == "2 of 2 members run"
+    installation.rest.pause("reconcile", False)
+    try:
+        until("it is gone", lambda: gang.detail == "absent", 300)
+        said = [str(line) for run in installation.rest.runs("reconcile") for line in _done(installation, run.run_id)]
+        assert any("gang orphan was removed: its task gang orphan gang is failed" in line for line in said)
+    finally:
+        installation.rest.pause("reconcile", True)
+    until("nothing is left of it", lambda: not [thing for thing in installation.leaks() if "orphan" in thing], 60)
+
+
+def _done(installation: Installation, run: str) -> list[str]:
+    found: list[str] = installation.rest.result("reconcile", run, "flights") or []
+    return found
