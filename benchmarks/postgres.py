@@ -36,6 +36,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource, project_root
 from tidegate.handoff import Window
 from tidegate.ingest import postgres
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.units import utc
 
@@ -136,9 +137,8 @@ class Bench:
         """Publish a slice; return its file."""
         lake = Lake(f"file://{self.folder}/{uuid.uuid4().hex}")
         spec = PostgresSource(connection="c", table=table, time="t", connections=connections)
-        found = postgres.read(
-            delivery="d", source="s", spec=spec, contract=contract, window=WINDOW, dsn=self.dsn, lake=lake
-        )
+        target = Target("d", "s", contract, WINDOW, lake)
+        found = publish(target, postgres.reading(spec=spec, dsn=self.dsn, **vars(target)))
         return lake.local(found.key, "raw.parquet")
 
     def connectorx(self, table: str = "bench", **partition: Any) -> Path:

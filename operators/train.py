@@ -99,10 +99,12 @@ def _refuse_what_drifted(dataset: Dataset) -> None:
 
     slices = stopped(the_lake(), dataset.slices, dataset.delivery)
     if slices:
+        said = ". ".join(
+            f"Slice {name} drifted further than its contract's stop: {why}" for name, why in slices.items()
+        )
         raise DataError(
-            f"{', '.join(slices)}: drifted further than the contract's stop, so nothing is trained on it; see the "
-            f"watch task of ingest__{dataset.delivery}; mend the source, or raise the limit, and clear that task, then "
-            "this one"
+            f"{said}. Nothing is trained on it: see the watch task of ingest__{dataset.delivery}; then mend the source "
+            "and read it again (refresh), or raise the limit in the contract and clear that task; then clear this one"
         )
 
 

@@ -37,6 +37,8 @@ FOLDER = "served"
 """Of a version's folder: what its processes keep."""
 SHARE = "sample"
 """File of a version's folder: the share of rows that its processes keep, read when they start."""
+OWN = "tidegate"
+"""The id of requests that Tidegate itself sends, to try a server, to warm it up and to load it: they are not kept."""
 SEGMENT_BYTES = 4 << 20
 MOST_ROWS = 32
 """Rows of one request that are looked at, so that a batch of thousands does not pay for it."""
@@ -132,13 +134,15 @@ class Sampler:
         self._thread.start()
 
     def see(self, request_id: str, columns: Mapping[str, NDArray[Any]], predictions: NDArray[Any]) -> None:
-        """Keep the chosen rows of one answered request; never raises, never waits.
+        """Keep the chosen rows of one answered request, unless it was Tidegate's own; never raises, never waits.
 
         Args:
             request_id: "" where there is none.
             columns: raw values [n, 1] by feature.
             predictions: [n, 1].
         """
+        if request_id == OWN:
+            return
         try:
             lists = {name: values[:MOST_ROWS].reshape(-1).tolist() for name, values in columns.items()}
             answers: Sequence[float] = predictions[:MOST_ROWS].reshape(-1).tolist()

@@ -1,4 +1,4 @@
-"""A real Kubernetes: the one that $TIDEGATE_KUBE starts (see .ci/run), or the one $KUBECONFIG names.
+"""A real Kubernetes: one that $TIDEGATE_KUBE starts (see .ci/run), or the one $KUBECONFIG names.
 
 Pods mount this checkout and its environments from the host, so that they run the code under test: a cluster that
 $KUBECONFIG names must run on this machine too.
@@ -7,13 +7,14 @@ $KUBECONFIG names must run on this machine too.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,17 +100,32 @@ class Bed:
                     return
         raise AssertionError(f"no process of {pod}")
 
+    def as_account(self, name: str, folder: Path) -> Bed:
+        """Return this bed as a service account of its namespace sees it."""
+        token = self.kubectl("create", "token", name).strip()
+        config = json.loads(self.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        config["users"][0]["user"] = {"token": token}
+        path = folder / f"{name}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return replace(self, access=replace(self.access, kubeconfig=path))
+
     def left(self) -> list[str]:
         """Return what the namespace holds of gangs: Jobs, pods, Services."""
         return self.kubectl("get", "jobs,pods,services", "-o", "name").split()
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Bed]:
-    """Run the cluster that a folder's scripts start, from ready to its end."""
+def started() -> Iterator[Bed]:
+    """Start the cluster of $TIDEGATE_KUBE, or take that of $KUBECONFIG; skip, and say why, where there is neither."""
+    given, scripts = os.environ.get("KUBECONFIG"), os.environ.get("TIDEGATE_KUBE")
+    if given and not scripts:
+        yield Bed(Access(kubeconfig=Path(given)), "kubectl", None, dict(os.environ))
+        return
+    if not scripts:
+        pytest.skip("needs a Kubernetes: set TIDEGATE_KUBE to the folder that starts one, or KUBECONFIG")
     if os.geteuid() != 0:
         pytest.skip("the Kubernetes of $TIDEGATE_KUBE needs root")
-    state = Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
+    folder, state = Path(scripts), Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
     setup = subprocess.run([str(folder / "setup.sh")], capture_output=True, text=True, timeout=300)
     assert setup.returncode == 0, setup.stderr
     binaries = setup.stdout.strip().splitlines()[-1]

@@ -1,8 +1,7 @@
-"""A cluster for the session, a namespace for a test, and an Airflow beside the cluster."""
+"""One real Kubernetes for the session, a namespace of it for each test, and an Airflow beside it."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,21 +11,14 @@ import pytest
 
 from tests.cluster.bed import Bed, pods_here, started
 from tests.cluster.installation import Installation, installed
-from tidegate.clients.kubernetes import Access
 from tidegate.delivery.pods import PodsSpec
 
 
 @pytest.fixture(scope="session")
 def kube() -> Iterator[Bed]:
     """The cluster, in its namespace `default`."""
-    given, scripts = os.environ.get("KUBECONFIG"), os.environ.get("TIDEGATE_KUBE")
-    if scripts:
-        with started(Path(scripts)) as found:
-            yield found
-    elif given:
-        yield Bed(Access(kubeconfig=Path(given)), "kubectl", None, dict(os.environ))
-    else:
-        pytest.skip("needs a Kubernetes: set TIDEGATE_KUBE to the folder that starts one, or KUBECONFIG")
+    with started() as found:
+        yield found
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ A part is struck once while four gangs are at the four moments, so that a round 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -301,7 +300,7 @@ def rounds(asked: Sequence[str]) -> Mapping[str, Callable[[Installation], list[R
 
 @contextmanager
 def _placed() -> Iterator[Installation]:
-    with started(Path(os.environ["TIDEGATE_KUBE"])) as kube, installed(kube) as found:
+    with started() as kube, installed(kube) as found:
         yield found
 
 

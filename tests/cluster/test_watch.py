@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.cluster.bed import Bed, pods_here
 from tests.cluster.test_gang import gang
+from tidegate.delivery import project_root
 from tidegate.delivery.pods import PodsSpec
 from tidegate.errors import Permanent
 from tidegate.launch.kubernetes_watch import shared_watch
@@ -37,6 +36,20 @@ async def test_many_wait_by_one_watch_and_each_is_told_of_its_own(bed: Bed, pods
     for each in told:
         assert each[-1] == "succeeded"
         assert "2 of 2 members run" in each
+
+
+async def test_the_account_of_deploy_may_do_all_that_a_gang_needs(bed: Bed, pods: PodsSpec, tmp_path: Any):
+    bed.kubectl("apply", "-k", str(project_root() / "deploy" / "kubernetes"))
+    ours = bed.as_account("tidegate-launcher", tmp_path)
+    wanted = gang(pods, hold=1)
+    await asyncio.to_thread(ours.launcher.start, wanted)
+    assert (await asyncio.wait_for(followed(ours, wanted.name), 120))[-1] == "succeeded"
+    assert "member 1 is done" in await asyncio.to_thread(ours.launcher.logs, wanted.name)
+    held = gang(pods, name="held", hold=300)
+    await asyncio.to_thread(ours.launcher.start, held)
+    assert [each.name for each in await asyncio.to_thread(ours.launcher.gangs, "flights")] == ["held"]
+    await asyncio.to_thread(ours.launcher.stop, "held")
+    assert not [thing for thing in bed.left() if "held" in thing]
 
 
 async def test_progress_of_member_0_is_passed_on_as_it_is_printed(bed: Bed, pods: PodsSpec):
@@ -78,12 +91,6 @@ async def test_a_gang_that_someone_deletes_is_gone(bed: Bed, pods: PodsSpec):
 
 async def test_an_account_that_may_not_look_is_told_so(bed: Bed, tmp_path: Any):
     bed.kubectl("create", "serviceaccount", "blind")
-    token = bed.kubectl("create", "token", "blind").strip()
-    text = bed.kubectl("config", "view", "--raw", "--minify", "-o", "json")
-    config = json.loads(text)
-    config["users"][0]["user"] = {"token": token}
-    path = tmp_path / "blind.kubeconfig"
-    path.write_text(json.dumps(config))
-    blind = replace(bed, access=replace(bed.access, kubeconfig=path))
+    blind = bed.as_account("blind", tmp_path)
     with pytest.raises(Permanent, match="does not allow to list"):
         await asyncio.wait_for(followed(blind, "gang"), 30)

@@ -183,10 +183,10 @@ def test_the_most_severe_limit_that_is_exceeded_counts(seen: Any) -> None:
     assert breaches(report, "gone") == {("colour", "linfty"): "stop"}
     assert report.breaches[0].source == "gone", "the worst first"
     digest = place.lake.require(keys.validated("d", "gone", FEBRUARY))["digest"]
-    assert stopped(place.lake, {f"gone/{FEBRUARY.id}": digest, f"shifted/{FEBRUARY.id}": "x"}, "d") == [
-        f"gone/{FEBRUARY.id}"
-    ]
-    assert stopped(place.lake, {f"gone/{FEBRUARY.id}": "another revision"}, "d") == []
+    assert stopped(place.lake, {f"gone/{FEBRUARY.id}": digest, f"shifted/{FEBRUARY.id}": "x"}, "d") == {
+        f"gone/{FEBRUARY.id}": "gone.colour lies 1.000 (L-infinity, limit 0.9) from champion one: stop"
+    }
+    assert stopped(place.lake, {f"gone/{FEBRUARY.id}": "another revision"}, "d") == {}
 
 
 def test_a_distance_to_the_slice_before_asks_for_no_new_model(seen: Any) -> None:

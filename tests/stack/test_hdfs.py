@@ -29,6 +29,7 @@ from tidegate.errors import DataError, Retryable, TidegateError, Unavailable
 from tidegate.files import columnar
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import hdfs, hdfs_client
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -72,11 +73,8 @@ class Place:
 
     def read(self, path: str, lake: str = "a", refresh: bool = False, **other: Any) -> Slice:
         asked = self.reading(path, **other)
-        return hdfs.read(
-            delivery="d", source="s", spec=asked.spec, contract=asked.contract, window=asked.window, host=asked.host,
-            port=asked.port, lake=Lake(f"file://{self.lakes}/{lake}"), refresh=refresh, timeout=asked.timeout,
-            webhdfs=asked.webhdfs,
-        )  # fmt: skip
+        target = Target("d", "s", asked.contract, asked.window, Lake(f"file://{self.lakes}/{lake}"))
+        return publish(target, asked, refresh=refresh)
 
     def rows(self, found: Slice, lake: str = "a") -> list[dict[str, Any]]:
         kept = Lake(f"file://{self.lakes}/{lake}")
@@ -357,20 +355,12 @@ def test_in_safe_mode_files_are_read_and_a_lake_on_hdfs_is_a_named_error(place: 
     hdfs_parts.admin("-safemode", "enter")
     try:
         assert place.read("", lake="b").digest == before.digest
-        asked = place.reading("")
+        target = Target("d", "s", RULES, MAY, Lake(f"{place.cfg.hdfs}{place.folder}/lake"))
         with pytest.raises(Unavailable, match="SafeMode"):
-            hdfs.read(
-                delivery="d", source="s", spec=asked.spec, contract=RULES, window=MAY, host=asked.host, port=asked.port,
-                lake=Lake(f"{place.cfg.hdfs}{place.folder}/lake"), webhdfs=asked.webhdfs,
-            )  # fmt: skip
+            publish(target, place.reading(""))
     finally:
         hdfs_parts.admin("-safemode", "leave")
-    lake = Lake(f"{place.cfg.hdfs}{place.folder}/lake")
-    found = hdfs.read(
-        delivery="d", source="s", spec=asked.spec, contract=RULES, window=MAY, host=asked.host, port=asked.port,
-        lake=lake, webhdfs=asked.webhdfs,
-    )  # fmt: skip
-    assert found.digest == before.digest
+    assert publish(target, place.reading("")).digest == before.digest
 
 
 PEAK = """

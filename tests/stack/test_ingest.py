@@ -27,6 +27,7 @@ from tidegate.errors import DataError, Unavailable
 from tidegate.files.sample import from_messages
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import hdfs, kafka, postgres, sampling
+from tidegate.ingest.slices import Reading, Target, publish
 from tidegate.keys import windows
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
@@ -50,18 +51,18 @@ class Sources:
         )
 
     def read(self, name: str, window: Window, lake: Lake, **other: Any) -> Slice:
-        common: dict[str, Any] = {
-            "delivery": "flights", "source": name, "contract": other.get("contract") or load_contract(name),
-            "window": window, "lake": lake,
-        }  # fmt: skip
+        target = Target("flights", name, other.get("contract") or load_contract(name), window, lake)
+        return publish(target, self.reading(name, vars(target), **other))
+
+    def reading(self, name: str, common: dict[str, Any], **other: Any) -> Reading:
         if name == "flights":
             spec = PostgresSource(connection="c", table=other.get("table", "flights"), time="time_hour")
-            return postgres.read(**common, spec=spec, dsn=self.where.postgres_dsn)
+            return postgres.reading(**common, spec=spec, dsn=self.where.postgres_dsn)
         if name == "weather":
             topic = KafkaSource(connection="c", topic=other.get("topic", self.topic))
-            return kafka.read(**common, spec=topic, bootstrap=self.where.kafka)
+            return kafka.reading(**common, spec=topic, bootstrap=self.where.kafka)
         path = HdfsSource(connection="c", path=other.get("path", f"/reference/{name}"))
-        return hdfs.read(**common, spec=path, host=self.where.hdfs_host, port=self.where.hdfs_port)
+        return hdfs.reading(**common, spec=path, host=self.where.hdfs_host, port=self.where.hdfs_port)
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +242,8 @@ def test_a_column_retyped_at_the_source_sends_its_rows_aside(stack: StackConfig,
 def _wrong_password(sources: Sources, lake: Lake) -> None:
     dsn = f"postgresql://postgres:wrong@127.0.0.1:{sources.stack.ports['postgres']}/flights"
     spec = PostgresSource(connection="c", table="flights", time="time_hour")
-    postgres.read(
-        delivery="d", source="s", contract=load_contract("flights"), window=DAY, lake=lake, spec=spec, dsn=dsn
-    )
+    target = Target("d", "s", load_contract("flights"), DAY, lake)
+    publish(target, postgres.reading(spec=spec, dsn=dsn, **vars(target)))
 
 
 def test_a_wrong_password_is_permanent_and_not_printed(sources: Sources, lake: Lake) -> None:
@@ -255,19 +255,15 @@ def test_a_wrong_password_is_permanent_and_not_printed(sources: Sources, lake: L
 def _http_as_kafka(sources: Sources, lake: Lake) -> None:
     port = sources.stack.ports["hdfs-namenode-http"]
     spec = KafkaSource(connection="c", topic="weather")
-    kafka.read(
-        delivery="d", source="s", contract=load_contract("weather"), window=DAY, lake=lake, spec=spec,
-        bootstrap=f"127.0.0.1:{port}", timeout=3.0,
-    )  # fmt: skip
+    target = Target("d", "s", load_contract("weather"), DAY, lake)
+    publish(target, kafka.reading(spec=spec, bootstrap=f"127.0.0.1:{port}", timeout=3.0, **vars(target)))
 
 
 def _http_as_hdfs(sources: Sources, lake: Lake) -> None:
     port = sources.stack.ports["hdfs-namenode-http"]
     spec = HdfsSource(connection="c", path="/reference/planes")
-    hdfs.read(
-        delivery="d", source="s", contract=load_contract("planes"), window=DAY, lake=lake, spec=spec,
-        host="127.0.0.1", port=port, timeout=3.0,
-    )  # fmt: skip
+    target = Target("d", "s", load_contract("planes"), DAY, lake)
+    publish(target, hdfs.reading(spec=spec, host="127.0.0.1", port=port, timeout=3.0, **vars(target)))
 
 
 @pytest.mark.parametrize("read", [_http_as_kafka, _http_as_hdfs])

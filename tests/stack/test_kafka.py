@@ -25,6 +25,7 @@ from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import kafka, kafka_broker
 from tidegate.ingest.kafka_registry import Registry
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import ROOT
 from tidegate.units import utc
@@ -95,10 +96,12 @@ class Topic:
         timeout: float = 20.0,
         **spec: Any,
     ) -> Slice:
-        return kafka.read(
-            delivery="d", source="s", spec=KafkaSource(connection="c", topic=self.name, **spec), contract=contract,
-            window=window, bootstrap=self.address, lake=self.lake, refresh=refresh, registry=client, timeout=timeout,
+        target = Target("d", "s", contract, window, self.lake)
+        reading = kafka.reading(
+            spec=KafkaSource(connection="c", topic=self.name, **spec), bootstrap=self.address, registry=client,
+            timeout=timeout, **vars(target),
         )  # fmt: skip
+        return publish(target, reading, refresh=refresh)
 
     def table(self, found: Slice) -> Any:
         return pq.read_table(self.lake.local(found.key, "raw.parquet"))
@@ -361,13 +364,13 @@ from tests.peak import peak_mib
 from tests.stack.test_kafka import DAYS, PLAIN
 from tidegate.delivery import KafkaSource
 from tidegate.ingest import kafka
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import ROOT
 address, topic, lake = sys.argv[1:]
-found = kafka.read(
-    delivery="d", source="s", spec=KafkaSource(connection="c", topic=topic), contract=PLAIN, window=DAYS[0],
-    bootstrap=address, lake=Lake(lake),
-)
+target = Target("d", "s", PLAIN, DAYS[0], Lake(lake))
+spec = KafkaSource(connection="c", topic=topic)
+found = publish(target, kafka.reading(spec=spec, bootstrap=address, **vars(target)))
 print(found.rows, peak_mib())
 """
 

@@ -22,6 +22,7 @@ from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import postgres, postgres_parts
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -65,14 +66,18 @@ class Table:
             "ANALYZE {}",
         )
 
-    def given(self, contract: Contract = TEXT, **other: Any) -> dict[str, Any]:
-        return {
-            "delivery": "d", "source": "s", "spec": PostgresSource(connection="c", table=self.name, time="t"),
-            "contract": contract, "window": DAY, "dsn": self.dsn, "lake": self.lake, **other,
-        }  # fmt: skip
+    def target(self, contract: Contract = TEXT, lake: Lake | None = None) -> Target:
+        return Target("d", "s", contract, DAY, lake or self.lake)
 
-    def read(self, contract: Contract = TEXT, **other: Any) -> Slice:
-        return postgres.read(**self.given(contract, **other))
+    def reading(self, target: Target, dsn: str | None = None) -> postgres.TableReading:
+        spec = PostgresSource(connection="c", table=self.name, time="t")
+        return postgres.reading(spec=spec, dsn=dsn or self.dsn, **vars(target))
+
+    def read(
+        self, contract: Contract = TEXT, lake: Lake | None = None, dsn: str | None = None, refresh: bool = False
+    ) -> Slice:
+        target = self.target(contract, lake)
+        return publish(target, self.reading(target, dsn), refresh=refresh)
 
     def rows(self, found: Slice) -> list[dict[str, Any]]:
         return pq.read_table(self.lake.local(found.key, "raw.parquet")).to_pylist()
@@ -200,7 +205,7 @@ def test_what_changed_between_freezing_and_reading_is_named_or_read_as_it_is(
     table: Table, change: str, message: str | None
 ) -> None:
     table.fill(10)
-    reading = postgres.reading(**table.given())
+    reading = table.reading(table.target())
     position = reading.freeze()
     table.run(change)
     if message:
@@ -237,7 +242,7 @@ def test_a_reader_that_waits_for_who_alters_the_table_gives_up_and_says_so(
     monkeypatch.setattr("tidegate.ingest.postgres_edge._LOCK_WAIT", 50)
     with closing(psycopg2.connect(table.dsn)) as connection, connection.cursor() as cursor:
         cursor.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
-        reading = postgres.reading(**table.given())
+        reading = table.reading(table.target())
         with pytest.raises(Unavailable, match=r"lock timeout \(SQLSTATE 55P03\); try again later"):
             list(reading.rows({}, {}))
 

@@ -18,6 +18,7 @@ from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import postgres
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -45,10 +46,10 @@ class Table:
         return [int(i) for i in pq.read_table(self.lake.local(found.key, "raw.parquet")).column("id").to_pylist()]
 
     def read(self, sleep: Callable[[float], None], patience: float = 60.0, window: Window = DAY, **other: Any) -> Slice:
-        return postgres.read(
-            delivery="d", source="s", spec=PostgresSource(connection="c", table=self.name, time="t", patience=patience),
-            contract=RULES, window=window, dsn=other.get("dsn", self.dsn), lake=self.lake, sleep=sleep,
-        )  # fmt: skip
+        target = Target("d", "s", RULES, window, self.lake)
+        spec = PostgresSource(connection="c", table=self.name, time="t", patience=patience)
+        dsn = other.get("dsn", self.dsn)
+        return publish(target, postgres.reading(spec=spec, dsn=dsn, sleep=sleep, **vars(target)))
 
     def naive(self) -> list[int]:
         with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:

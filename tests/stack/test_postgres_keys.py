@@ -21,6 +21,7 @@ from tidegate.delivery import PostgresSource
 from tidegate.errors import DataError, Unavailable
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import postgres, postgres_parts
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -62,13 +63,12 @@ class Table:
                 self.insert(connection)
 
     def read(
-        self, window: Window, sleep: Callable[[float], None] = nothing, contract: Contract = RULES, **other: Any
-    ) -> Slice:
+        self, window: Window, sleep: Callable[[float], None] = nothing, contract: Contract = RULES,
+        refresh: bool = False, **other: Any,
+    ) -> Slice:  # fmt: skip
         spec = PostgresSource(connection="c", table=self.name, key="id", since=BEGIN, patience=60.0, **other)
-        return postgres.read(
-            delivery="d", source="s", spec=spec, contract=contract, window=window, dsn=self.dsn, lake=self.lake,
-            sleep=sleep,
-        )  # fmt: skip
+        target = Target("d", "s", contract, window, self.lake)
+        return publish(target, postgres.reading(spec=spec, dsn=self.dsn, sleep=sleep, **vars(target)), refresh=refresh)
 
     def ids(self, found: Slice) -> list[int]:
         rows = pq.read_table(self.lake.local(found.key, "raw.parquet"))
@@ -126,10 +126,7 @@ def test_windows_meet_and_stay_as_they_were_frozen(table: Table) -> None:
     table.commit(2)
     second, third = table.read(day(1)), table.read(day(2))
     table.commit(1)
-    again = postgres.read(
-        delivery="d", source="s", spec=PostgresSource(connection="c", table=table.name, key="id", since=BEGIN),
-        contract=RULES, window=day(1), dsn=table.dsn, lake=table.lake, refresh=True,
-    )  # fmt: skip
+    again = table.read(day(1), refresh=True)
     assert [table.ids(each) for each in (first, second, third)] == [[1, 2, 3], [4, 5], []]
     assert (again.digest, again.position) == (second.digest, second.position)
     assert table.ids(table.read(day(3))) == [6]

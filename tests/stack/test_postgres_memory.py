@@ -24,6 +24,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
 from tidegate.handoff import Window
 from tidegate.ingest import postgres
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.units import utc
 
@@ -31,11 +32,11 @@ dsn, folder, texts, numbers = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sy
 columns = [Column("id", "int64", "int64", key=1), Column("t", "timestamp", "timestamp", event_time=True)]
 columns += [Column(f"s{n}", "string", "string") for n in range(texts)]
 columns += [Column(f"n{n}", "decimal", "decimal", digits=(12, 2)) for n in range(numbers)]
-found = postgres.read(
-    delivery="d", source="s", spec=PostgresSource(connection="c", table="wide", time="t"),
-    contract=Contract("c", "1", tuple(columns), "c.yaml", "0" * 64), dsn=dsn, lake=Lake(f"file://{folder}"),
-    window=Window(start=utc("2026-01-01"), end=utc("2026-02-01")),
-)
+contract = Contract("c", "1", tuple(columns), "c.yaml", "0" * 64)
+window = Window(start=utc("2026-01-01"), end=utc("2026-02-01"))
+target = Target("d", "s", contract, window, Lake(f"file://{folder}"))
+spec = PostgresSource(connection="c", table="wide", time="t")
+found = publish(target, postgres.reading(spec=spec, dsn=dsn, **vars(target)))
 print(found.rows, peak_mib())
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tidegate.contract import Column, Contract
 from tidegate.delivery import PostgresSource
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import postgres, postgres_parts
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -44,8 +46,8 @@ def dsn(server: StackConfig) -> Iterator[str]:
 
 def read(dsn: str, folder: Path, connections: int) -> Slice:
     spec = PostgresSource(connection="c", table="many", time="t", connections=connections)
-    lake = Lake(f"file://{folder}/{connections}")
-    return postgres.read(delivery="d", source="s", spec=spec, contract=RULES, window=DAY, dsn=dsn, lake=lake)
+    target = Target("d", "s", RULES, DAY, Lake(f"file://{folder}/{connections}"))
+    return publish(target, postgres.reading(spec=spec, dsn=dsn, **vars(target)))
 
 
 def intervals(dsn: str, connections: int = 3) -> list[Any]:
@@ -84,6 +86,21 @@ def test_rows_committed_while_the_parts_are_read_are_in_none_of_them(
         postgres, "readings", meanwhile
     )  # the snapshot is taken, the other connections are not yet made
     assert read(dsn, tmp_path, 3).rows == ROWS
+
+
+def test_a_window_far_wider_than_its_rows_is_cut_where_they_lie(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_parts, "ROWS", 20_000)
+    last = DAY.start + timedelta(seconds=0.3 * 200_000)
+    assert all(DAY.start < low < last for low, _ in intervals(dsn)[1:])
+
+
+def test_a_window_whose_rows_have_gone_since_the_planner_counted_them_is_read_as_one(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_parts, "ROWS", 20_000)
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM many")
+    assert intervals(dsn) == [(DAY.start, DAY.end)]
 
 
 def test_a_table_without_an_index_on_its_time_is_read_as_one(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

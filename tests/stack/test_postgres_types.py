@@ -26,6 +26,7 @@ from tidegate.handoff import Window
 from tidegate.ingest import postgres
 from tidegate.ingest.postgres_columns import order, readings
 from tidegate.ingest.postgres_copy import copied
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.stack.config import StackConfig
 from tidegate.units import utc
@@ -146,9 +147,8 @@ class Database:
     def read(self, table: str, contract: Contract, dsn: str | None = None) -> tuple[Any, Any, Lake]:
         lake = Lake(f"file://{self.folder}/{uuid.uuid4().hex}")
         spec = PostgresSource(connection="c", table=table, time="t")
-        raw = postgres.read(
-            delivery="d", source="s", spec=spec, contract=contract, window=DAY, dsn=dsn or self.dsn, lake=lake
-        )
+        target = Target("d", "s", contract, DAY, lake)
+        raw = publish(target, postgres.reading(spec=spec, dsn=dsn or self.dsn, **vars(target)))
         return raw, pq.read_table(lake.local(raw.key, "raw.parquet")), lake
 
 

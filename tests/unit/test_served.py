@@ -92,6 +92,14 @@ def test_all_or_nothing_is_chosen_at_the_ends():
     assert not is_chosen(b"\0" * 16, 0.0)
 
 
+def test_requests_of_our_own_are_no_sample_of_what_is_served(tmp_path):
+    sampler = Sampler(tmp_path, "p", 1.0)
+    sampler.see(served.OWN, columns(1), np.full((1, 1), 0.5))
+    sampler.see("", columns(1), np.full((1, 1), 0.5))
+    sampler.close()
+    assert [row.id for row in kept(tmp_path)] == [""]
+
+
 def test_of_a_batch_the_first_rows_are_looked_at(tmp_path):
     sampler = Sampler(tmp_path, "p", 1.0)
     sampler.see("batch", columns(100), np.full((100, 1), 0.5))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tidegate.errors import DataError, Unavailable
+from tidegate.served import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ def warm_up(
 
 def _bodies(endpoint: Endpoint, features: Sequence[Feature], recorded: RecordedAnswers) -> list[bytes]:
     try:
-        return endpoint.wire.bodies(features, recorded.columns)
+        return endpoint.wire.bodies(features, recorded.columns, OWN)
     except KeyError as error:
         raise DataError(f"the recorded rows have no column {error}, a feature; register the model again") from error
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from tidegate.contract.arrow import clean_type
+from tidegate.contract.arrow import clean_type, raw_type
 from tidegate.contract.forms import has_form
 from tidegate.contract.model import BITS
 
@@ -27,6 +28,15 @@ _FORMS: dict[str, str] = {
     "date": r"\d{4}-\d\d-\d\d", "time": r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?",
     "timestamp": r"\d{4}-.*", "local_timestamp": r"\d{4}-.*",
 }  # fmt: skip
+_DIGITS = b"0123456789"
+_CAST_AS_FORMED = {
+    **dict.fromkeys(BITS, _DIGITS + b"-"), **dict.fromkeys(("float32", "float64"), _DIGITS + b"+-.eE"),
+    "decimal": _DIGITS + b"+-.",
+    "bool": b"aeflrstuAEFLRSTU",
+    "date": _DIGITS + b"-", **dict.fromkeys(("timestamp", "local_timestamp"), _DIGITS + b"+-.: TZ"),
+}  # fmt: skip
+"""Of which characters a text is that has the form wherever Arrow casts it: no hexadecimal, no 1e+-2, no 1 for true."""
+
 _SHORTEST = 64  # values cast one by one where a run of them holds one that cannot be
 
 
@@ -50,9 +60,24 @@ def cast_text(values: Any, column: Column) -> Any:
 
 def raw_values(texts: Any, column: Column) -> Any:
     """Read texts of a CSV file or a database as values of the column's raw type, a plain one; NULL where it is none."""
+    characters = _CAST_AS_FORMED.get(column.raw)
+    if characters and _has_only(texts, characters):
+        try:
+            return texts.cast(raw_type(column))
+        except pa.ArrowInvalid:
+            pass  # a text among them is none: which one, the form tells
     fits = has_form(texts, _FORMS[column.raw])
     formed = pc.if_else(fits, texts, pa.scalar(None, texts.type))
     return cast_text(formed, replace(column, clean=column.raw, cast="decimal", zone=None))
+
+
+def _has_only(texts: Any, characters: bytes) -> bool:
+    """Whether texts are made of these characters alone."""
+    _, offsets, data = texts.buffers()
+    if data is None:
+        return True
+    first, end = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]].tolist()
+    return not data[first:end].to_pybytes().translate(None, characters)
 
 
 def instants(values: Any, zone: str | None, unit: str = "us") -> Any:

@@ -99,11 +99,13 @@ def _cut(engine: Engine, clocks: Mapping[str, tuple[str, Contract]], moment: int
     total, later = engine.one(f"SELECT count(t), count(*) FILTER (t > {moment}) FROM ({every})")
     if total <= rows:
         return Cut(moment, None, None, later)
-    first, last, later = engine.one(
-        f"WITH g AS (SELECT t, count(*) AS n FROM ({every}) WHERE t IS NOT NULL GROUP BY t), "
-        f"c AS (SELECT t, n, sum(n) OVER (PARTITION BY t > {moment} ORDER BY abs(t - {moment})) AS upto FROM g), "
-        f"k AS (SELECT t, n FROM c WHERE upto <= {rows // 2} OR t = {moment}) "
-        f"SELECT min(t), max(t), coalesce(sum(n) FILTER (t > {moment}), 0) FROM k"
+    half = f"LIMIT 1 OFFSET {rows // 2}"
+    first, last, later = engine.one(  # sorts spill to disk, groups of so many instants would not
+        f"WITH b AS (SELECT (SELECT t FROM ({every}) WHERE t <= {moment} ORDER BY t DESC {half}) AS before, "
+        f"(SELECT t FROM ({every}) WHERE t > {moment} ORDER BY t {half}) AS beyond) "
+        f"SELECT coalesce(min(t) FILTER (t <= {moment}), {moment}), coalesce(max(t), {moment}), "
+        f"count(*) FILTER (t > {moment}) FROM ({every}), b "
+        "WHERE (before IS NULL OR t > before) AND (beyond IS NULL OR t < beyond)"
     )
     return Cut(moment, int(first), int(last), int(later))
 

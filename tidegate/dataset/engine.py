@@ -51,8 +51,18 @@ class Engine:
         import pyarrow as pa
 
         reader = self.connection.sql(query).to_arrow_reader(rows)
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+        try:
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+        except OSError as error:  # as Arrow has whatever DuckDB says between two batches
+            raise _as_duckdb_has_it(str(error)) from error
+
+
+def _as_duckdb_has_it(said: str) -> duckdb.Error:
+    for kind, begins in ((duckdb.OutOfMemoryException, "Out of Memory Error"), (duckdb.IOException, "IO Error")):
+        if said.startswith(begins):
+            return kind(said)
+    return duckdb.Error(said)
 
 
 @contextmanager

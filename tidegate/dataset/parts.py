@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from tidegate.contract.arrow import PARQUET
+from tidegate.contract.arrow import PARQUET, encodings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tidegate.handoff import Window
 
 pc: Any = pyarrow.compute  # its type stubs do not know calls that mix arrays and plain values
-_GROUP = 1 << 17  # rows; the same rows make the same groups, however they come
+_GROUP = 1 << 16  # rows; the same rows make the same groups, however they come
 
 
 @dataclass
@@ -60,28 +60,29 @@ class _Groups:
 
     def __init__(self, path: Path, schema: Any):
         self.rows = 0
-        self._out = pq.ParquetWriter(path, schema, **PARQUET)
-        self._held: list[Any] = []
-        self._waiting = 0
+        self._path = path
+        self._out: Any = None
+        self._waiting = schema.empty_table()
 
     def __enter__(self) -> _Groups:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None and self._waiting:
-            self._put(pa.concat_tables(self._held))
-        self._out.close()
+        if kind is None and (self._waiting.num_rows or self._out is None):
+            self._put(self._waiting)
+        if self._out is not None:
+            self._out.close()
 
     def write(self, table: Any) -> None:
         """Take the next rows."""
         self.rows += table.num_rows
-        self._waiting += table.num_rows
-        self._held.append(table)
-        while self._waiting >= _GROUP:
-            held = pa.concat_tables(self._held)
-            self._put(held.slice(0, _GROUP))
-            self._held = [held.slice(_GROUP)]
-            self._waiting -= _GROUP
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while self._waiting.num_rows >= _GROUP:
+            self._put(self._waiting.slice(0, _GROUP))
+            self._waiting = self._waiting.slice(_GROUP)
 
     def _put(self, table: Any) -> None:
-        self._out.write_table(table.combine_chunks(), row_group_size=_GROUP)
+        group = table.combine_chunks()
+        if self._out is None:
+            self._out = pq.ParquetWriter(self._path, group.schema, **PARQUET, **encodings(group))
+        self._out.write_table(group, row_group_size=_GROUP)

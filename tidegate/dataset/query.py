@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tidegate.delivery import DatasetSpec
 
 VIEW = "tidegate_select"
-_BATCH = 1 << 16  # rows
+_ROWS = "tidegate_rows"
+_BATCH = 1 << 14  # rows
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Query:
     def batches(self) -> Iterator[Any]:
         """Yield the rows as Arrow tables, ordered by event time and then by every other column; labels as int8.
 
+        The rows are made before they are ordered: what a join holds is free again when the sort needs memory.
+
         Raises:
             SpecProblems: a value cannot be computed.
             DataError: a row has no event time, or a label is neither 0 nor 1.
@@ -52,10 +55,12 @@ class Query:
         place = self.schema.get_field_index(self.spec.label)
         missing = 0
         with complaints(self.sql):
-            for table in self.engine.batches(f"SELECT * FROM {VIEW} ORDER BY {order}", _BATCH):
+            self.engine.connection.execute(f"CREATE TEMP TABLE {_ROWS} AS SELECT * FROM {VIEW}")
+            for table in self.engine.batches(f"SELECT * FROM {_ROWS} ORDER BY {order}", _BATCH):
                 missing += table.column(self.spec.event_time).null_count
                 if not missing:  # they stand last
                     yield table.set_column(place, self.spec.label, _zeros_and_ones(table, self.spec, self.sql))
+            self.engine.connection.execute(f"DROP TABLE {_ROWS}")
         if missing:
             raise DataError(f"{self.sql}: {missing} rows have no {self.spec.event_time}; leave them out in the SQL")
 

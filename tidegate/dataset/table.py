@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -128,14 +129,11 @@ def _describe(
 
 def _cuts(parts: Engine, spec: DatasetSpec) -> list[int]:
     """Return the instants to cut at, event times that part the rows evenly: microseconds since 1970, ascending."""
-    shares = [(number + 1) / (spec.cuts + 1) for number in range(spec.cuts)]
     time = f"epoch_us({quoted(spec.event_time)})"
-    found = parts.one(
-        f"WITH g AS (SELECT t, count(*) AS n FROM (SELECT {time} AS t FROM train UNION ALL SELECT {time} FROM test) "
-        "GROUP BY t), c AS (SELECT t, sum(n) OVER (ORDER BY t) AS upto, (SELECT sum(n) FROM g) AS total FROM g) "
-        f"SELECT {', '.join(f'min(t) FILTER (upto >= {share} * total)' for share in shares)} FROM c"
-    )
-    return sorted(set(found))
+    rows = f"SELECT {time} AS t FROM train UNION ALL SELECT {time} FROM test"  # which are ordered by it
+    total = parts.one(f"SELECT count(*) FROM ({rows})")[0]
+    places = [math.ceil((number + 1) / (spec.cuts + 1) * total) - 1 for number in range(spec.cuts)]
+    return sorted({int(parts.one(f"SELECT t FROM ({rows}) LIMIT 1 OFFSET {place}")[0]) for place in places})
 
 
 def _warn(delivery: str, checks: Mapping[str, Any]) -> None:

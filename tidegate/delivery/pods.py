@@ -60,6 +60,9 @@ class PodsSpec(Spec):
         default=None, pattern=r"^https?://", examples=["http://mlflow.mlflow:5000"],
         description="MLflow's address as pods reach it; default: the connection's",
     )  # fmt: skip
+    annotations: dict[str, str] = Field(
+        default_factory=dict, description="of the pods", examples=[{"sidecar.istio.io/inject": "false"}]
+    )
     env: dict[str, str] = Field(default_factory=dict, description="plain variables; secrets go by container.envFrom")
     pod: dict[str, Any] = Field(
         default_factory=dict, description="laid over the pod's spec: volumes, affinity, imagePullSecrets, ..."

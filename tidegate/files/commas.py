@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pacsv
 
+from tidegate.contract.arrow import raw_type
 from tidegate.contract.texts import raw_values
 from tidegate.errors import DataError
 from tidegate.files import sliced
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 
 pc: Any = pyarrow.compute
 
-_NEWLINE, _QUOTE, _COMMA = b'\n",'
-_FIELD = re.compile(rb'(?:"(?:[^"]|"")*"[^,\n]*|[^,\n]*)(,|\n|\Z)')
+_NEWLINE, _RETURN, _QUOTE, _COMMA = b'\n\r",'
+_FIELD = re.compile(rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,\n]*+|(?!")[^,\n]*+)(,|\n|\Z)')
+_EMPTY = (b"", b"\n", b"\r\n")  # lines that are no records
 _NOT_UTF8, _NO_RECORD = -1, -2
 _ODD = {_NOT_UTF8: "not_utf8", _NO_RECORD: "no_csv_record"}
 
@@ -40,15 +43,169 @@ def read(path: Input, packed: Packing | None, contract: Contract, progress: Call
             raise DataError(
                 f"{path}: CSV holds no {column.raw}, as {column.name!r} is by {contract.path}; use JSON lines"
             )
-    header: list[str] | None = None
-    for block, bounds, numbers in _records(path, chunks(path, packed, progress)):
-        if header is None:
-            header = _header(path, block[bounds[0] : bounds[1]], contract)
-            bounds, numbers = bounds[1:], numbers[1:]
-        if len(numbers):
-            yield _parsed(path, block, bounds, numbers, header, contract)
-    if header is None:
-        raise DataError(f"{path} holds no header line; write the columns' names first: {','.join(contract.names)}")
+    reader = _Reader(path, contract)
+    for block in chunks(path, packed, progress):
+        yield from reader.tables(block)
+    yield from reader.rest()
+
+
+class _Reader:
+    """Takes a file's blocks one after another, and gives their rows; what is no whole record yet waits for the next."""
+
+    def __init__(self, path: Input, contract: Contract):
+        self._path, self._contract = path, contract
+        self._header: list[str] = []
+        self._left, self._line = b"", 1
+
+    def tables(self, block: bytes) -> Iterator[Any]:
+        """Yield a table of the rows that are whole by now, if there are any.
+
+        Raises:
+            DataError: a record is longer than LONGEST, or the header is none of the contract's.
+        """
+        held = self._left + block
+        if not self._header:
+            held = self._after_header(held)
+        self._left = held
+        if self._header and (end := held.rfind(b"\n") + 1):
+            records, fields = self._cut(held, end)
+            self._left = held[records.size :]
+            self._line += records.newlines
+            if len(records.lines):
+                yield self._table(records, fields)
+        if len(self._left) > LONGEST:
+            raise DataError(
+                f"{self._path}:{self._line}: a record of more than {LONGEST >> 20} MiB begins here; a quote never "
+                "closed is the usual cause: mend it"
+            )
+
+    def rest(self) -> Iterator[Any]:
+        """Yield the last row, where no newline ends it.
+
+        Raises:
+            DataError: the file has no header line, or not the contract's.
+        """
+        last = self._left + b"\n" if self._left else b""
+        if not self._header and last not in _EMPTY:
+            self._header, last = _header(self._path, last, self._contract), b""
+        if not self._header:
+            raise DataError(
+                f"{self._path} holds no header line; write the columns' names first: {','.join(self._contract.names)}"
+            )
+        if last not in _EMPTY:
+            records = _Records.cut(last, np.array([len(last)]), self._line)
+            yield self._table(records, _fields_of(records, self._header, self._contract))
+
+    def _after_header(self, held: bytes) -> bytes:
+        """Read the header, if it is whole by now; return what comes after it."""
+        at = 0
+        for end in _ends_of_all(held):
+            record, at = held[at:end], end
+            self._line += record.count(b"\n")
+            if record not in _EMPTY:
+                self._header = _header(self._path, record, self._contract)
+                break
+        return held[at:]
+
+    def _cut(self, held: bytes, end: int) -> tuple[_Records, _Fields]:
+        """Return the whole records of what is held, of which `end` is the end of the last line, and their fields."""
+        text = held[:end]
+        fields = _parsed(text, self._header, self._contract)
+        if fields is not None and (records := _Records.of_lines(text, len(fields), self._line)):
+            return records, fields
+        ends = _ends(held)
+        records = _Records.cut(held[: ends[-1]] if len(ends) else b"", ends, self._line)
+        if fields is None or records.text != text or not records.are(fields):
+            fields = _fields_of(records, self._header, self._contract)
+        return records, fields
+
+    def _table(self, records: _Records, fields: _Fields) -> Any:
+        errors = np.full(len(records.lines), None, dtype=object)
+        for row, count in fields.ragged.items():
+            errors[row] = _ODD.get(count, f"{count}_fields_for_{len(self._header)}")
+        columns = [_typed(fields.column(column.name), column, errors) for column in self._contract.columns]
+        positions = sliced.places(f"{self._path.name}:", records.lines)
+        return sliced.table(columns, positions, errors, records.bytes_of, self._contract)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Whole records, one after another.
+
+    Attributes:
+        text: their bytes.
+        bounds: where each begins in them, and the last one's end [n + 1].
+        lines: the line of the file at which each begins [n].
+        size: the bytes of the file that they are, with the empty lines between them, which are no records.
+        newlines: how many of those bytes are newlines.
+    """
+
+    text: bytes
+    bounds: NDArray[np.int64]
+    lines: NDArray[np.int64]
+    size: int
+    newlines: int
+
+    @classmethod
+    def of_lines(cls, text: bytes, found: int, line: int) -> _Records | None:
+        """Return each line as a record, where that is sure: a parser that found so many took each line for one.
+
+        For a record ends with one newline at least: as many records as newlines leave none for quotes to enclose, and
+        none for an empty line. A carriage return alone, which the parser takes for a newline, would upset the sum.
+        """
+        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE) + 1
+        if len(ends) != found or _has_lone_returns(text):
+            return None
+        return cls(text, np.append(0, ends), np.arange(line, line + found), len(text), found)
+
+    @classmethod
+    def cut(cls, text: bytes, ends: NDArray[np.int64], line: int) -> _Records:
+        """Return the records that end at `ends`, less the empty lines."""
+        data = np.frombuffer(text, np.uint8)
+        bounds = np.append(0, ends).astype(np.int64)
+        newlines = np.flatnonzero(data == _NEWLINE)
+        lines = line + np.searchsorted(newlines, bounds[:-1])
+        sizes = np.diff(bounds)
+        blank = (sizes == 1) | ((sizes == 2) & (data[bounds[:-1]] == _RETURN))
+        if blank.any():
+            kept = [text[bounds[n] : bounds[n + 1]] for n in np.flatnonzero(~blank)]
+            bounds = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+            return cls(b"".join(kept), bounds, lines[~blank], len(text), len(newlines))
+        return cls(text, bounds, lines, len(text), len(newlines))
+
+    def part(self, first: int, end: int) -> _Records:
+        """Return some of the records; their lines alone are of the file."""
+        begin, stop = int(self.bounds[first]), int(self.bounds[end])
+        text, bounds = self.text[begin:stop], self.bounds[first : end + 1] - begin
+        return _Records(text, bounds, self.lines[first:end], stop - begin, 0)
+
+    def are(self, fields: _Fields) -> bool:
+        """Whether the parser took these records for records as they are."""
+        return len(fields) == len(self.lines) and (len(fields) == 1 or not _has_stray_returns(self.text))
+
+    def bytes_of(self, row: int) -> bytes:
+        """Return a record as it stands in the file, less its newline."""
+        return self.text[self.bounds[row] : self.bounds[row + 1]].rstrip(b"\r\n")
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """What a parser found: the fields of the straight records, as texts, and record -> how many the others have."""
+
+    table: Any
+    ragged: dict[int, int]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows) + len(self.ragged)
+
+    def column(self, name: str) -> Any:
+        """Return a column with a NULL in the place of each record that is not straight."""
+        values = sliced.plain(self.table.column(name))
+        if not self.ragged:
+            return values
+        straight = np.ones(len(self), dtype=bool)
+        straight[list(self.ragged)] = False
+        return values.take(pa.array(np.cumsum(straight) - 1, mask=~straight))
 
 
 def _header(path: Input, record: bytes, contract: Contract) -> list[str]:
@@ -68,30 +225,6 @@ def _header(path: Input, record: bytes, contract: Contract) -> list[str]:
     return names
 
 
-def _records(path: Input, blocks: Iterator[bytes]) -> Iterator[tuple[bytes, NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield blocks of whole records: bytes, the records' bounds [n + 1] in them, and the line each starts at [n].
-
-    Empty lines are no records. A block's bounds skip none of its bytes but those.
-    """
-    left, line = b"", 1
-    for block in blocks:
-        held = left + block
-        ends = _ends(held)
-        if not len(ends):
-            left = held
-            if len(left) > LONGEST:
-                raise DataError(
-                    f"{path}:{line}: a record of more than {LONGEST >> 20} MiB begins here; a quote never closed is "
-                    "the usual cause: mend it"
-                )
-            continue
-        yield _cut(held[: ends[-1]], ends, line)
-        line += held.count(b"\n", 0, int(ends[-1]))
-        left = held[ends[-1] :]
-    if left:
-        yield _cut(left + b"\n", np.array([len(left) + 1]), line)
-
-
 def _ends(held: bytes) -> NDArray[np.int64]:
     """Return where each record ends (after its newline): at the newlines that no quotes enclose."""
     data = np.frombuffer(held, np.uint8)
@@ -99,62 +232,46 @@ def _ends(held: bytes) -> NDArray[np.int64]:
     if b'"' not in held:
         return newlines + 1
     quotes = np.flatnonzero(data == _QUOTE)
-    opening = quotes[::2]
-    before = data[np.maximum(opening - 1, 0)]
-    if not np.all((opening == 0) | (before == _COMMA) | (before == _NEWLINE) | (before == _QUOTE)):
-        return _slow_ends(held)  # a quote inside a field that none encloses: it is a character like any other
+    if not _enclose(data, quotes):
+        return np.array(list(_ends_of_all(held)), dtype=np.int64)
     free: NDArray[np.int64] = newlines[np.searchsorted(quotes, newlines) % 2 == 0] + 1
     return free
 
 
-def _slow_ends(held: bytes) -> NDArray[np.int64]:
-    ends, at = [], 0
+def _enclose(data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> bool:
+    """Whether every second quote opens a field or follows one that it is written twice for.
+
+    Else one stands inside of a field that none encloses, and is a character like any other.
+    """
+    opening = quotes[::2]
+    before = data[np.maximum(opening - 1, 0)]
+    return bool(np.all((opening == 0) | (before == _COMMA) | (before == _NEWLINE) | (before == _QUOTE)))
+
+
+def _ends_of_all(held: bytes) -> Iterator[int]:
+    """Yield where each record ends, field by field."""
+    at = 0
     while at < len(held):
         found = _FIELD.match(held, at)
         if found is None or found[1] == b"":
-            break
+            return
         at = found.end()
         if found[1] == b"\n":
-            ends.append(at)
-    return np.array(ends, dtype=np.int64)
+            yield at
 
 
-def _cut(block: bytes, ends: NDArray[np.int64], line: int) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
-    bounds = np.concatenate([[0], ends]).astype(np.int64)
-    newlines = np.flatnonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
-    numbers = line + np.searchsorted(newlines, bounds[:-1])
-    sizes = np.diff(bounds)
-    blank = (sizes == 1) | ((sizes == 2) & (np.frombuffer(block, np.uint8)[bounds[:-1]] == ord("\r")))
-    if not blank.any():
-        return block, bounds, numbers
-    kept = [block[bounds[n] : bounds[n + 1]] for n in np.flatnonzero(~blank)]
-    return (
-        b"".join(kept),
-        np.concatenate([[0], np.cumsum([len(record) for record in kept])]).astype(np.int64),
-        numbers[~blank],
-    )
+def _has_lone_returns(text: bytes) -> bool:
+    return b"\r" in text and text.count(b"\r") != text.count(b"\r\n")
 
 
-def _parsed(
-    path: Input,
-    block: bytes,
-    bounds: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    header: list[str],
-    contract: Contract,
-) -> Any:
-    text = block[bounds[0] : bounds[-1]]
-    found, ragged = _fields(text, header, contract) if _is_utf8(text) else (None, {})
-    if found is None or found.num_rows + len(ragged) != len(numbers):
-        found, ragged = _one_by_one(block, bounds, header, contract)
-    errors = np.full(len(numbers), None, dtype=object)
-    for row, fields in ragged.items():
-        errors[row] = _ODD.get(fields, f"{fields}_fields_for_{len(header)}")
-    columns = [_typed(_spread(found.column(c.name), ragged, len(numbers)), c, errors) for c in contract.columns]
-    positions = sliced.places(f"{path.name}:", numbers)
-    return sliced.table(
-        columns, positions, errors, lambda row: block[bounds[row] : bounds[row + 1]].rstrip(b"\r\n"), contract
-    )
+def _has_stray_returns(text: bytes) -> bool:
+    """Whether a carriage return that no newline follows stands outside of quotes: there the parser ends a record."""
+    if not _has_lone_returns(text):
+        return False
+    data = np.frombuffer(text, np.uint8)
+    quotes = np.flatnonzero(data == _QUOTE)
+    alone = np.flatnonzero((data[:-1] == _RETURN) & (data[1:] != _NEWLINE))
+    return not _enclose(data, quotes) or bool(np.any(np.searchsorted(quotes, alone) % 2 == 0))
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -167,22 +284,34 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _fields(text: bytes, header: list[str], contract: Contract) -> tuple[Any, dict[int, int]]:
-    """Return the columns of the straight records as bytes, and record -> number of fields of the others."""
+def _parsed(text: bytes, header: list[str], contract: Contract) -> _Fields | None:
+    """Return the fields of the records that a parser finds in whole lines; None where a quote is left open, or worse.
+
+    The parser skips empty lines and takes a quote that is never closed for closed at the end. So it is given a last
+    line of too many fields: it tells of that one as its last record, unless a quote swallowed it.
+    """
     ragged: dict[int, int] = {}
+    last = "," * len(header)
+    told = ""
 
     def keep(row: Any) -> Literal["skip"]:
-        ragged[row.number - 1] = row.actual_columns
+        nonlocal told
+        ragged[row.number - 1], told = row.actual_columns, row.text
         return "skip"
 
-    marked = codecs.BOM_UTF8 + text  # the reader takes one such mark away, and it shall be no part of a value
+    if not _is_utf8(text):
+        return None
+    marked = b"".join(
+        (codecs.BOM_UTF8, text, last.encode(), b"\n")
+    )  # the reader takes one such mark away: it shall be no value
     try:
         table = pacsv.read_csv(
             io.BytesIO(marked),
             read_options=pacsv.ReadOptions(column_names=header, use_threads=False, block_size=len(marked) + 1),
             parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
             convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.binary()),
+                check_utf8=False,
+                column_types=dict.fromkeys(header, pa.string()),
                 include_columns=list(contract.names),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
@@ -190,44 +319,32 @@ def _fields(text: bytes, header: list[str], contract: Contract) -> tuple[Any, di
             ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError):
-        return None, ragged
-    return table, ragged
+        return None
+    is_last_told = told == last and ragged.popitem()[0] == table.num_rows + len(ragged)
+    return _Fields(table, ragged) if is_last_told else None
 
 
-def _one_by_one(
-    block: bytes, bounds: NDArray[np.int64], header: list[str], contract: Contract
-) -> tuple[Any, dict[int, int]]:
-    """Parse record by record, where the parser and the cutting disagree: what is no single record is kept as bytes."""
-    tables, ragged = [], {}
-    for row in range(len(bounds) - 1):
-        text = block[bounds[row] : bounds[row + 1]]
-        found, fields = _fields(text, header, contract) if _is_utf8(text) else (None, {0: _NOT_UTF8})
-        if found is not None and found.num_rows == 1 and not fields:
-            tables.append(found)
-        else:
-            alone = len(fields) == 1 and (found is None or not found.num_rows)
-            ragged[row] = next(iter(fields.values())) if alone else _NO_RECORD
-    empty = pa.table({name: pa.array([], pa.binary()) for name in contract.names})
-    return pa.concat_tables([empty, *tables]), ragged
+def _fields_of(records: _Records, header: list[str], contract: Contract) -> _Fields:
+    """Return the records' fields; where the parser disagrees with the cutting, halve them until a single one is left.
 
-
-def _spread(values: Any, ragged: dict[int, int], rows: int) -> Any:
-    """Return a column with a NULL in the place of each record that has no fields of its own."""
-    values = sliced.plain(values)
-    if not ragged:
-        return values
-    straight = np.ones(rows, dtype=bool)
-    straight[list(ragged)] = False
-    places = pa.array(np.cumsum(straight) - 1, mask=~straight)
-    return values.take(places)
+    What is no single record for the parser is kept as bytes.
+    """
+    count = len(records.lines)
+    found = _parsed(records.text, header, contract)
+    if found is not None and records.are(found):
+        return found
+    if count > 1:
+        half = count // 2
+        first, second = (_fields_of(records.part(*part), header, contract) for part in ((0, half), (half, count)))
+        later = {half + row: fields for row, fields in second.ragged.items()}
+        return _Fields(pa.concat_tables([first.table, second.table]), {**first.ragged, **later})
+    empty = pa.table({name: pa.array([], pa.string()) for name in contract.names})
+    return _Fields(empty, {0: _NO_RECORD if _is_utf8(records.text) else _NOT_UTF8} if count else {})
 
 
 def _typed(values: Any, column: Column, errors: NDArray[np.object_]) -> Any:
-    if column.raw == "bytes":
-        return values
-    texts = values.cast(pa.string())
-    if column.raw == "string":
-        return texts
-    found = raw_values(texts, column)
-    sliced.blame(texts, found, f"{column.name}_is_no_{column.raw}", errors)
+    if column.raw in ("bytes", "string"):
+        return values.cast(raw_type(column))
+    found = raw_values(values, column)
+    sliced.blame(values, found, f"{column.name}_is_no_{column.raw}", errors)
     return found

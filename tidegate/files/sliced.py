@@ -48,7 +48,7 @@ def table(
 
 def places(start: str, numbers: NDArray[np.int64]) -> Any:
     """Return the positions of rows: a text that all share, then each one's number."""
-    return pc.binary_join_element_wise(start, pa.array(numbers).cast(pa.string()), "")
+    return pc.binary_replace_slice(pa.array(numbers).cast(pa.string()), 0, 0, start)  # half of what joining them costs
 
 
 def typed(values: Any, column: Any, errors: NDArray[np.object_]) -> Any:

@@ -16,6 +16,7 @@ from tidegate.errors import DataError
 from tidegate.gate import limits, load
 from tidegate.lake import Lake
 from tidegate.metrics import auc
+from tidegate.served import OWN
 from tidegate.workload import log
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ async def _load(task: GateTask, features: Sequence[Feature], columns: Mapping[st
     wanted = math.ceil(task.gate.rate * task.gate.duration)
     chosen = np.linspace(0, total - 1, min(wanted, total)).astype(int).tolist()
     spread = {feature.name: [columns[feature.name][row] for row in chosen] for feature in features}
-    sent, url = task.endpoint.wire.bodies(features, spread), task.endpoint.predict_url
+    sent, url = task.endpoint.wire.bodies(features, spread, OWN), task.endpoint.predict_url
     await load.drive(sent, url, load.fixed(task.gate.rate, WARM_UP), lambda _: None)
     answers: list[load.Answer] = []
     await load.drive(sent, url, load.fixed(task.gate.rate, task.gate.duration), answers.append)
@@ -127,7 +128,7 @@ async def _quality(
     """Return a server's figures on all rows, or None for each if any row has no answer."""
     scores: list[float] = []
     for start in range(0, labels.size, BATCH):
-        body = endpoint.wire.batch(features, columns, start, start + BATCH)
+        body = endpoint.wire.batch(features, columns, start, start + BATCH, OWN)
         found = await _predict(session, endpoint, body)
         if found is None:
             return {"auc": None}

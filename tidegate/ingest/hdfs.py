@@ -19,14 +19,13 @@ from tidegate.files import form_of, read_file
 from tidegate.files.streams import Input
 from tidegate.ingest.ahead import in_order
 from tidegate.ingest.hdfs_client import SHA256, BeingWritten, File, Flowing, Hdfs
-from tidegate.ingest.slices import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tidegate.contract import Contract
     from tidegate.delivery import HdfsSource
-    from tidegate.handoff import Slice, Window
+    from tidegate.handoff import Window
     from tidegate.lake import Lake
 
 TIMEOUT = 30.0
@@ -35,37 +34,6 @@ PART = 2 << 30
 _UNFINISHED = (".tmp", "._copying_", ".inprogress", ".in-progress", ".partial", ".part", ".crc")
 _OPEN_FOR = 86_400.0  # seconds in which a file that ends with a block is taken for one that grows
 log = logging.getLogger(__name__)
-
-
-def read(
-    *,
-    delivery: str,
-    source: str,
-    spec: HdfsSource,
-    contract: Contract,
-    window: Window,
-    host: str,
-    port: int,
-    lake: Lake,
-    refresh: bool = False,
-    timeout: float = TIMEOUT,
-    webhdfs: str | None = None,
-) -> Slice:
-    """Publish all rows of the files below a path, in the order of their names, under this window.
-
-    The source's position is the list of files, and of those left out; a row's position is `path:line` (CSV, JSON lines)
-    or `path#row`. `timeout` holds for each call to the NameNode and each read, seconds; `webhdfs` is the address of the
-    NameNode's HTTP server, `http://host:9870`: without it files are read twice, to know their checksums first.
-
-    Raises:
-        Unavailable: the NameNode or a DataNode does not answer in time.
-        Retryable: a path of the window has no file yet. Conflict: a file changed while it was read.
-        DataError: no such path, no right to read it, no data file in it, or a file that cannot be read by the contract.
-    """
-    asked = Files(spec, contract, window, host, port, timeout, webhdfs)
-    return publish(
-        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
-    )
 
 
 def reading(
@@ -81,7 +49,17 @@ def reading(
     timeout: float = TIMEOUT,
     webhdfs: str | None = None,
 ) -> Files:
-    """Return how the window is read; see `read`."""
+    """Return how all rows of the files below a path are read, in the order of their names.
+
+    The source's position is the list of files, and of those left out; a row's position is `path:line` (CSV, JSON lines)
+    or `path#row`. `timeout` holds for each call to the NameNode and each read, seconds; `webhdfs` is the address of the
+    NameNode's HTTP server, `http://host:9870`: without it files are read twice, to know their checksums first.
+
+    Raises, when it is frozen or read:
+        Unavailable: the NameNode or a DataNode does not answer in time.
+        Retryable: a path of the window has no file yet. Conflict: a file changed while it was read.
+        DataError: no such path, no right to read it, no data file in it, or a file that cannot be read by the contract.
+    """
     return Files(spec, contract, window, host, port, timeout, webhdfs)
 
 

@@ -16,7 +16,6 @@ from tidegate.errors import DataError, Unavailable
 from tidegate.ingest import kafka_decode, kafka_ranges, kafka_rows
 from tidegate.ingest.kafka_broker import TIMEOUT, Broker, Topic
 from tidegate.ingest.kafka_ranges import Frozen
-from tidegate.ingest.slices import publish
 from tidegate.keys import window_of
 
 if TYPE_CHECKING:
@@ -24,55 +23,12 @@ if TYPE_CHECKING:
 
     from tidegate.contract import Contract
     from tidegate.delivery import KafkaSource
-    from tidegate.handoff import Slice, Window
+    from tidegate.handoff import Window
     from tidegate.ingest.kafka_ranges import Ranges
     from tidegate.ingest.kafka_registry import Registry
     from tidegate.lake import Lake
 
 _PART = 1 << 23  # offsets of a part: at least some ten seconds of reading
-
-
-def read(
-    *,
-    delivery: str,
-    source: str,
-    spec: KafkaSource,
-    contract: Contract,
-    window: Window,
-    bootstrap: str,
-    lake: Lake,
-    refresh: bool = False,
-    secure: Mapping[str, Any] = MappingProxyType({}),
-    registry: Registry | None = None,
-    timeout: float = TIMEOUT,
-) -> Slice:
-    """Publish the topic's messages whose offsets lie in the window, by partition and offset.
-
-    The source's position is {partition: [first offset, end offset)}; a row's is `topic/partition/offset`. What cannot
-    be decoded to the contract's types is kept as bytes with the reason, for quarantine. `secure` are librdkafka's
-    settings of a secured connection, `registry` has the schemas of Avro; `timeout` is how long the brokers may be
-    silent, seconds.
-
-    Raises:
-        Unavailable: no broker or registry answers, the read stands still for `timeout`, the window is not over, or a
-            transaction stays open in it for the source's `patience`.
-        DataError: no such topic, another one of the same name, or offsets of the window are no longer kept.
-    """
-    asked = reading(
-        delivery=delivery,
-        source=source,
-        spec=spec,
-        contract=contract,
-        window=window,
-        bootstrap=bootstrap,
-        lake=lake,
-        secure=secure,
-        registry=registry,
-        timeout=timeout,
-    )
-    return publish(
-        delivery=delivery, source=source, contract=contract, window=window, lake=lake, refresh=refresh, reading=asked
-    )
 
 
 def reading(
@@ -88,7 +44,18 @@ def reading(
     registry: Registry | None = None,
     timeout: float = TIMEOUT,
 ) -> KafkaReading:
-    """Return how the window is read; see `read`."""
+    """Return how the topic's messages are read whose offsets lie in the window, by partition and offset.
+
+    The source's position is {partition: [first offset, end offset)}; a row's is `topic/partition/offset`. What cannot
+    be decoded to the contract's types is kept as bytes with the reason, for quarantine. `secure` are librdkafka's
+    settings of a secured connection, `registry` has the schemas of Avro; `timeout` is how long the brokers may be
+    silent, seconds. `lake` is where the frozen offsets of the source's windows are kept.
+
+    Raises, when it is frozen or read:
+        Unavailable: no broker or registry answers, the read stands still for `timeout`, the window is not over, or a
+            transaction stays open in it for the source's `patience`.
+        DataError: no such topic, another one of the same name, or offsets of the window are no longer kept.
+    """
     held = Offsets(lake, delivery, source)
     return KafkaReading(spec, contract, window, Broker(bootstrap, timeout, secure), held, registry)
 

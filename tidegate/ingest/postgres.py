@@ -17,23 +17,16 @@ from tidegate.ingest.postgres_copy import copied
 from tidegate.ingest.postgres_edge import Server, first_line, open_table
 from tidegate.ingest.postgres_parts import Range, parts, whole
 from tidegate.ingest.postgres_windows import Chain, highest
-from tidegate.ingest.slices import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tidegate.contract import Contract
     from tidegate.delivery import PostgresSource
-    from tidegate.handoff import Slice, Window
+    from tidegate.handoff import Window
     from tidegate.lake import Lake
 
 TIMEOUT = 10.0
-
-
-def read(*, refresh: bool = False, **given: Any) -> Slice:
-    """Publish the slice of a table's window; see `reading` for what is given, and for the errors."""
-    names = ("delivery", "source", "contract", "window", "lake")
-    return publish(**{name: given[name] for name in names}, refresh=refresh, reading=reading(**given))
 
 
 def reading(

@@ -29,13 +29,31 @@ if TYPE_CHECKING:
 HEADER = b"PGCOPY\n\xff\r\n\0"
 HEADER_REST = 8  # bytes that follow it: flags, and the size of an extension that nobody has made
 TRAILER = b"\xff\xff"
-NAN, INFINITE = 0xC000, (0xD000, 0xF000)
-_SPARE = 16  # bytes after the last row: a NULL there is gathered like a value, and masked
+_NEGATIVE = 0x4000
+INFINITE = (0xD000, 0xF000)
+_SPARE = 32  # bytes after the last row: a NULL there is gathered like a value, and masked
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 _DIGITS = 18  # decimal digits that a machine word holds whatever they are
+_GROUPS = 5  # of four digits, over which so many are spread at most, wherever the point is
 _DAYS, _MICROSECONDS = 10_957, 946_684_800_000_000  # from 1970 to 2000, where Postgres counts from
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31
 _A_DAY = 86_400_000_000  # microseconds
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A block of rows: their bytes one after another, some spare ones after the last, and the size of each row."""
+
+    data: NDArray[np.uint8]
+    sizes: Whole
+
+    @classmethod
+    def of(cls, pieces: list[bytes], sizes: list[Whole]) -> Rows:
+        """Return the rows of several pieces; `sizes` has those of each piece's rows."""
+        return cls(np.frombuffer(b"".join([*pieces, bytes(_SPARE)]), np.uint8), np.concatenate(sizes))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -51,11 +69,18 @@ class Fields:
         """Where they are not NULL."""
         return self.size >= 0
 
-    def numbers(self, kind: str, offset: int = 0, rows: Any = slice(None)) -> Whole:
-        """Return the whole number of NumPy's type `kind` that stands `offset` bytes after each field's begin."""
+    def numbers(self, kind: str) -> Whole:
+        """Return the whole number of NumPy's type `kind` that each field begins with."""
+        return self._begins(kind).astype(np.int64)  # type: ignore[no-any-return]
+
+    def words(self, count: int) -> NDArray[np.uint16]:
+        """Return the first words of 2 bytes of each field, [fields, count]; some are of what follows a short one."""
+        return self._begins(f"V{2 * count}").view(">u2").reshape(-1, count).astype(np.uint16)  # type: ignore[no-any-return]
+
+    def _begins(self, kind: str) -> Any:
         width = np.dtype(kind).itemsize
         every: Any = np.ndarray((len(self.data) - width + 1,), kind, self.data, strides=(1,))
-        return every[self.at[rows] + offset].astype(np.int64)  # type: ignore[no-any-return]
+        return every[self.at]
 
     def bytes(self, row: int) -> bytes | None:
         """Return one field's bytes."""
@@ -63,14 +88,12 @@ class Fields:
         return self.data[start : start + size].tobytes() if size >= 0 else None
 
 
-def fields(rows: list[bytes]) -> Iterator[Fields]:
+def fields(rows: Rows) -> Iterator[Fields]:
     """Yield the fields of each column of a block of at least one row, in the order of the columns."""
-    data = np.frombuffer(b"".join([*rows, bytes(_SPARE)]), np.uint8)
-    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
-    at = np.cumsum(sizes) - sizes + 2
-    for _ in range(int.from_bytes(rows[0][:2], "big")):
-        size = Fields(data, at, at).numbers(">i4")
-        yield Fields(data, at + 4, size)
+    at = np.cumsum(rows.sizes) - rows.sizes + 2
+    for _ in range(int.from_bytes(rows.data[:2].tobytes(), "big")):
+        size = Fields(rows.data, at, at).numbers(">i4")
+        yield Fields(rows.data, at + 4, size)
         at = at + 4 + np.maximum(size, 0)
 
 
@@ -140,13 +163,13 @@ def decimals(found: Fields, column: Column) -> tuple[Any, Mask]:
     A field is the number of its digits to the base 10,000, the weight of the first, sign, scale, and the digits. What
     a machine word holds is summed up for all rows at once, the rest row by row.
     """
-    wanted = raw_type(column)
-    valid = found.valid
-    count, weight, sign = (found.numbers(kind, at) for kind, at in ((">u2", 0), (">i2", 2), (">u2", 4)))
-    count[~valid] = 0
-    small = (4 * (weight + 1) + wanted.scale <= _DIGITS) & (sign <= 0x4000) | (count == 0) & (sign <= 0x4000)
-    values, exact = _summed(found, np.where(small, count, 0), weight, wanted.scale)
-    values[sign == 0x4000] *= -1
+    wanted, valid = raw_type(column), found.valid
+    words = found.words(4 + _GROUPS)
+    count, weight = np.where(valid, words[:, 0], 0).astype(np.int64), words[:, 1].astype(np.int16).astype(np.int64)
+    small = (4 * (weight + 1) + wanted.scale <= _DIGITS) & (count <= weight + 1 - (-wanted.scale // 4))
+    small = (small | (count == 0)) & (words[:, 2] <= _NEGATIVE)
+    values, exact = _summed(words, np.where(small, count, 0), weight, wanted.scale)
+    values[words[:, 2] == _NEGATIVE] *= -1
     if wanted.precision <= _DIGITS:
         exact &= np.abs(values) < _POWERS[wanted.precision]
     halves = np.empty((len(values), 2), np.int64)
@@ -161,18 +184,23 @@ def decimals(found: Fields, column: Column) -> tuple[Any, Mask]:
     return _array(halves, wanted, held), valid & ~held
 
 
-def _summed(found: Fields, count: Whole, weight: Whole, scale: int) -> tuple[Whole, Mask]:
-    """Return the sum of each row's digits as a multiple of 10**-scale, and where it is one."""
+def _summed(words: NDArray[np.uint16], count: Whole, weight: Whole, scale: int) -> tuple[Whole, Mask]:
+    """Return the sum of each row's digits as a multiple of 10**-scale, and where it is one.
+
+    `place` is the power of 10,000 that a digit is a multiple of. Those of one place have one factor in all rows.
+    """
     values, exact = np.zeros(len(count), np.int64), np.ones(len(count), np.bool_)
-    for place in range(int(count.max(initial=0))):
-        rows: Any = np.flatnonzero(count > place) if (count <= place).any() else slice(None)
-        digit = found.numbers(">i2", 8 + 2 * place, rows)
-        power = 4 * (weight[rows] - place) + scale
-        if (power < 0).any():
-            whole, rest = np.divmod(digit, _POWERS[np.clip(-power, 0, _DIGITS)])
-            exact[rows] &= rest == 0
-            digit = whole
-        values[rows] += digit * _POWERS[np.clip(power, 0, _DIGITS)]
+    first = np.arange(len(count)) * words.shape[1] + 4
+    flat = words.reshape(-1)
+    for place in range(int(weight[count > 0].max(initial=-1)), -scale // 4 - 1, -1):
+        nth = weight - place
+        digit = np.where((nth >= 0) & (nth < count), flat[first + np.clip(nth, 0, _GROUPS - 1)], 0).astype(np.int64)
+        power = 4 * place + scale
+        if power < 0:
+            digit, rest = np.divmod(digit, _POWERS[-power])
+            exact &= rest == 0
+            power = 0
+        values += digit * _POWERS[power]
     return values, exact
 
 
@@ -190,7 +218,7 @@ def _large(found: Fields, row: int, scale: int) -> int | None:
 def numeric_parts(field: bytes) -> tuple[int, int, int] | None:
     """Return a numeric as (sign, digits, exponent): sign * digits * 10**exponent; None for NaN and infinities."""
     count, weight, sign, _, *digits = np.frombuffer(field, ">u2").tolist()
-    if sign > 0x4000:
+    if sign > _NEGATIVE:
         return None
     value = 0
     for digit in digits[:count]:

@@ -8,34 +8,39 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psycopg2
 
-from tidegate.ingest.postgres_binary import HEADER, HEADER_REST, TRAILER
+from tidegate.ingest.postgres_binary import HEADER, HEADER_REST, TRAILER, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
 BLOCK = 4 << 20  # bytes of rows that become one table
+_PIECE = 1 << 18  # bytes of rows that are kept one by one: they stay in the processor's cache until they are joined
 _AHEAD = 3  # blocks of a query that wait to be read
 
 
 class _Sink:
     """What COPY writes to, a row a call: puts blocks of whole rows into a queue."""
 
-    def __init__(self, blocks: queue.Queue[list[bytes] | None]):
+    def __init__(self, blocks: queue.Queue[Rows | None]):
         self._blocks = blocks
         self._rows: list[bytes] = []
         self._size = 0
+        self._pieces: list[bytes] = []
+        self._sizes: list[Any] = []
+        self._left = BLOCK  # bytes until the pieces are a block
         self._has_begun = False
         self.is_left = False
 
     def write(self, row: bytes) -> None:
         self._rows.append(row)
         self._size += len(row)
-        if self._size >= BLOCK:
-            self.flush()
+        if self._size >= _PIECE:
+            self._join()
 
-    def flush(self) -> None:
+    def _join(self) -> None:
         if self.is_left:
             raise BrokenPipeError("the reader has gone")
         rows, self._rows, self._size = self._rows, [], 0
@@ -45,14 +50,28 @@ class _Sink:
         if rows and rows[-1] == TRAILER:
             rows.pop()
         if rows:
-            self._blocks.put(rows)
+            self._pieces.append(b"".join(rows))
+            self._sizes.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            self._left -= len(self._pieces[-1])
+        if self._left <= 0:
+            self._put()
+
+    def _put(self) -> None:
+        pieces, sizes, self._pieces, self._sizes, self._left = self._pieces, self._sizes, [], [], BLOCK
+        self._blocks.put(Rows.of(pieces, sizes))
+
+    def end(self) -> None:
+        """Put what is left."""
+        self._join()
+        if self._pieces:
+            self._put()
 
 
 class _Copy:
     """One COPY that is running: its blocks of rows, or its error."""
 
     def __init__(self, cursor: Any, query: bytes):
-        self._blocks: queue.Queue[list[bytes] | None] = queue.Queue(_AHEAD)
+        self._blocks: queue.Queue[Rows | None] = queue.Queue(_AHEAD)
         self._sink = _Sink(self._blocks)
         self._failures: list[BaseException] = []
         self._ended = False
@@ -63,13 +82,13 @@ class _Copy:
     def _send(self, query: bytes) -> None:
         try:
             self._cursor.copy_expert(query, self._sink)
-            self._sink.flush()
+            self._sink.end()
         except BaseException as error:  # raised where the rows are read
             self._failures.append(error)
         finally:
             self._blocks.put(None)
 
-    def __iter__(self) -> Iterator[list[bytes]]:
+    def __iter__(self) -> Iterator[Rows]:
         while (block := self._blocks.get()) is not None:
             yield block
         self._ended = True
@@ -88,8 +107,8 @@ class _Copy:
         self._sender.join()
 
 
-def copied(cursors: Sequence[Any], queries: Sequence[bytes]) -> Generator[list[bytes], None, None]:
-    """Yield the lines that the COPY queries give, in the queries' order, in blocks of some 4 MiB.
+def copied(cursors: Sequence[Any], queries: Sequence[bytes]) -> Generator[Rows, None, None]:
+    """Yield the rows that the COPY queries give, in the queries' order, in blocks of some 4 MiB.
 
     As many queries run side by side as there are cursors, each of a connection of its own.
     """

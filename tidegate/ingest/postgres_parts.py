@@ -71,12 +71,20 @@ def parts(cursor: Any, spec: PostgresSource, rows: Range) -> list[Range]:
     count = min(_MOST, int(estimated) // ROWS)
     if count < 2:
         return [rows]
-    low = rows.low
+    low, high = _ends(cursor, table, rows)
     if low is None:
-        cursor.execute(sql.SQL("SELECT min({}) FROM {}").format(sql.Identifier(rows.column), table))
-        low = cursor.fetchone()[0] - 1
+        return [rows]
     if rows.is_key:
-        inner = [low + (rows.high - low) * number // count for number in range(1, count)]
+        inner = [low + (high - low) * number // count for number in range(1, count)]
     else:
-        inner = [low + (rows.high - low) / count * number for number in range(1, count)]
+        inner = [low + (high - low) / count * number for number in range(1, count)]
     return [replace(rows, low=begin, high=end) for begin, end in pairwise([rows.low, *inner, rows.high])]
+
+
+def _ends(cursor: Any, table: sql.Composable, rows: Range) -> tuple[Any, Any]:
+    """Return the lowest and the highest value that there is: a window may be far wider than its rows."""
+    kind = sql.SQL("bigint" if rows.is_key else "timestamptz")
+    ends = sql.SQL("SELECT min({0})::{1}, max({0})::{1} FROM {2} WHERE {3}")
+    cursor.execute(ends.format(sql.Identifier(rows.column), kind, table, rows.condition))
+    low, high = cursor.fetchone()
+    return low, high

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tidegate.contract import Column, Contract
-    from tidegate.ingest.postgres_binary import Fields
+    from tidegate.ingest.postgres_binary import Fields, Rows
     from tidegate.ingest.postgres_columns import Reading
 
     Errors = NDArray[np.object_]
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 pc: Any = pyarrow.compute
 
 
-def table(rows: list[bytes], first: int, readings: list[Reading], contract: Contract) -> Any:
-    """Return rows, each as COPY sends it, as a table of the slice schema; `first` is the number of the first of them.
+def table(rows: Rows, first: int, readings: list[Reading], contract: Contract) -> Any:
+    """Return rows as COPY sends them as a table of the slice schema; `first` is the number of the first of them.
 
     What cannot be decoded has the reason `undecodable:<column>_is_no_<type>` and its values as JSON.
     """
@@ -129,7 +129,7 @@ def _positions(keys: list[tuple[str, Any, Fields, Reading]], rows: int, first: i
     parts = []
     for name, values, fields, reading in keys:
         shown = _shown(values, fields, reading)
-        parts.append(pc.utf8_replace_slice(shown, 0, 0, f"{name}="))
+        parts.append(pc.binary_replace_slice(shown, 0, 0, f"{name}="))
     if len(parts) == 1 and not parts[0].null_count:
         return parts[0]
     named = [pc.fill_null(part, f"{name}=NULL") for part, (name, *_) in zip(parts, keys, strict=True)]

@@ -42,7 +42,7 @@ class Reading(Protocol):
     """How one source's window is read: frozen first, then in parts, which other processes may read.
 
     An implementation is a frozen dataclass of what is known before anything is asked: spec, contract, window, address.
-    A source's module makes it by `reading(...)`, which takes what `read(...)` takes, less `refresh`.
+    A source's module makes it by `reading(...)`: of what the slice's Target has, and where and how the source is read.
     """
 
     def freeze(self) -> dict[str, Any]:
@@ -106,18 +106,8 @@ class Target:
             yield draft
 
 
-def publish(
-    *,
-    delivery: str,
-    source: str,
-    contract: Contract,
-    window: Window,
-    lake: Lake,
-    refresh: bool,
-    reading: Reading,
-) -> Slice:
-    """Return the slice of this window: the one published before, or (also on `refresh`) a newly read one."""
-    target = Target(delivery, source, contract, window, lake)
+def publish(target: Target, reading: Reading, *, refresh: bool = False) -> Slice:
+    """Return the slice of this window: published before, or (also on `refresh`) read now, by this process alone."""
     found = None if refresh else target.published()
     if found is not None:
         return found

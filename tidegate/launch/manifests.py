@@ -103,7 +103,7 @@ def job(workload: Workload) -> dict[str, Any]:
                     },
                 ]
             },
-            "template": {"metadata": {"labels": _labels(workload)}, "spec": _pod(name, workload, pods)},
+            "template": {"metadata": _about(workload, pods), "spec": _pod(name, workload, pods)},
         },
     }
 
@@ -150,6 +150,11 @@ def _labels(workload: Workload) -> dict[str, str]:
         f"{PREFIX}{key}": _label(value) for key, value in workload.origin.items() if key in ("delivery", "run", "try")
     }
     return {"app.kubernetes.io/managed-by": MANAGED_BY, **dict(sorted(origin.items()))}
+
+
+def _about(workload: Workload, pods: PodsSpec) -> dict[str, Any]:
+    annotations = {"annotations": dict(pods.annotations)} if pods.annotations else {}
+    return {"labels": _labels(workload), **annotations}
 
 
 def _label(value: str) -> str:

@@ -183,12 +183,13 @@ def table(distances: Sequence[Distance]) -> str:
     )
 
 
-def stopped(lake: Lake, slices: Mapping[str, str], delivery: str) -> list[str]:
-    """Return which slices (source/window id -> digest) were stopped for their drift when they were watched."""
-    found = []
+def stopped(lake: Lake, slices: Mapping[str, str], delivery: str) -> dict[str, str]:
+    """Return which slices (source/window id -> digest) were stopped for their drift when watched, and for which one."""
+    found = {}
     for name, digest in sorted(slices.items()):
         source, _, window = name.partition("/")
         manifest = lake.manifest(keys.report(delivery, keys.window_of(window)))
-        if manifest is not None and manifest.get("stopped", {}).get(source) == digest:
-            found.append(name)
+        said = (manifest or {}).get("stopped", {}).get(source)
+        if said is not None and said["digest"] == digest:
+            found[name] = "; ".join(said["said"])
     return found

@@ -92,8 +92,12 @@ class _Watcher:
             key=lambda each: (-drift.SEVERITIES.index(each.severity or "warn"), -each.distance, each.feature),
         )
         key = keys.report(task.delivery, task.window)
-        stops = {each.source for each in breaches if each.severity == "stop"}
-        stopped = {each.source: each.digest for each in task.sources if each.source in stops}
+        stops: dict[str, list[str]] = {}
+        for each in breaches:
+            if each.severity == "stop":
+                stops.setdefault(each.source, []).append(each.sentence())
+        digests = {each.source: each.digest for each in task.sources}
+        stopped = {source: {"digest": digests[source], "said": said} for source, said in stops.items()}
         report = WatchReport(
             delivery=task.delivery,
             window=task.window,

@@ -45,14 +45,16 @@ class Wire(Protocol):
     def path(self, model: str, version: int | None = None) -> str:
         """Return a model's path, by which one version alone answers if `version` is given."""
 
-    def bodies(self, features: Sequence[Feature], columns: Columns) -> list[bytes]:
+    def bodies(self, features: Sequence[Feature], columns: Columns, request_id: str = "") -> list[bytes]:
         """Return one request body per row of the columns (None is a missing value), in their order.
+
+        A `request_id` goes into each where the protocol has one.
 
         Raises:
             KeyError: a feature has no column.
         """
 
-    def batch(self, features: Sequence[Feature], columns: Columns, start: int, end: int) -> bytes:
+    def batch(self, features: Sequence[Feature], columns: Columns, start: int, end: int, request_id: str = "") -> bytes:
         """Return one request body for the rows [start, end).
 
         Raises:

@@ -7,6 +7,7 @@ https://github.com/kserve/kserve/blob/master/docs/predict-api/v2/required_api.md
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from tidegate.handoff import Feature
@@ -30,15 +31,16 @@ def path(model: str, version: int | None = None) -> str:
     return f"/v2/models/{model}"
 
 
-def bodies(features: Sequence[Feature], columns: Columns) -> list[bytes]:
+def bodies(features: Sequence[Feature], columns: Columns, request_id: str = "") -> list[bytes]:
     """See Wire.bodies."""
     shown = columns_of(features, columns)
-    return [_body(features, [[values[row]] for values in shown]) for row in range(len(shown[0]))]
+    return [_body(features, [[values[row]] for values in shown], request_id) for row in range(len(shown[0]))]
 
 
-def batch(features: Sequence[Feature], columns: Columns, start: int, end: int) -> bytes:
+def batch(features: Sequence[Feature], columns: Columns, start: int, end: int, request_id: str = "") -> bytes:
     """See Wire.batch."""
-    return _body(features, columns_of(features, {name: values[start:end] for name, values in columns.items()}))
+    shown = columns_of(features, {name: values[start:end] for name, values in columns.items()})
+    return _body(features, shown, request_id)
 
 
 def predictions(answer: Any) -> Predictions:
@@ -55,9 +57,10 @@ def inputs(answer: Any) -> list[Feature]:
     ]
 
 
-def _body(features: Sequence[Feature], values: list[list[str]]) -> bytes:
+def _body(features: Sequence[Feature], values: list[list[str]], request_id: str) -> bytes:
     inputs = ",".join(
         f'{{"name":"{feature.name}","datatype":"{feature.dtype}","shape":[{len(shown)},1],"data":[{",".join(shown)}]}}'
         for feature, shown in zip(features, values, strict=True)
     )
-    return f'{{"inputs":[{inputs}]}}'.encode()
+    named = f'"id":{json.dumps(request_id)},' if request_id else ""
+    return f'{{{named}"inputs":[{inputs}]}}'.encode()

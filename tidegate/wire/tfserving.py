@@ -30,14 +30,14 @@ def path(model: str, version: int | None = None) -> str:
     return f"/v1/models/{model}" if version is None else f"/v1/models/{model}/versions/{version}"
 
 
-def bodies(features: Sequence[Feature], columns: Columns) -> list[bytes]:
-    """See Wire.bodies."""
+def bodies(features: Sequence[Feature], columns: Columns, request_id: str = "") -> list[bytes]:
+    """See Wire.bodies; the protocol has no id."""
     shown = columns_of(features, columns)
     return [_body(features, [[values[row]] for values in shown]) for row in range(len(shown[0]))]
 
 
-def batch(features: Sequence[Feature], columns: Columns, start: int, end: int) -> bytes:
-    """See Wire.batch."""
+def batch(features: Sequence[Feature], columns: Columns, start: int, end: int, request_id: str = "") -> bytes:
+    """See Wire.batch; the protocol has no id."""
     return _body(features, columns_of(features, {name: values[start:end] for name, values in columns.items()}))
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pytest
@@ -14,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.contract.test_odcs import GOOD, problems, write
-from tidegate.contract import Contract, load_contract
+from tidegate.contract import Column, Contract, load_contract, texts
 from tidegate.contract.arrow import clean_schema, raw_schema
 from tidegate.contract.masks import judge
 from tidegate.contract.model import BITS, integer_range
-from tidegate.contract.texts import in_zone, instants
+from tidegate.contract.texts import in_zone, instants, raw_values
 
 FORM = "customProperties: [{property: lexicalForm, value: '.*'}]"
 
@@ -255,3 +256,21 @@ def test_a_whole_number_type_ends_where_arrows_does(kind: str) -> None:
 def test_a_mistake_is_named_with_its_remedy(tmp_path: Path, column: str, field: str, remedy: str) -> None:
     found = problems(tmp_path, GOOD, f"- {{name: x, {column}}}")
     assert [p for p in found if p.field == field and p.line == 10 and remedy in p.remedy], found
+
+
+WORDS = st.lists(
+    st.sampled_from(["0", "1", "12", "9" * 20, "-", "+", ".", "e", "E5", "x", "+-2", "nan", "inf", " ", "true", "T", "f", "2013-01-01", "T01:02", ":03", ".5", "Z", "+01:00", "ä", "\n"]),
+    max_size=4,
+).map("".join)  # fmt: skip
+
+
+@given(
+    st.sampled_from(sorted(texts._CAST_AS_FORMED)), st.lists(st.none() | WORDS, min_size=1, max_size=4), st.booleans()
+)
+def test_texts_that_are_cast_unseen_become_what_their_form_makes_of_them(
+    kind: Any, found: list[str | None], first: bool
+) -> None:
+    column, values = Column("a", kind, kind, digits=(30, 5)), pa.array(found, pa.string()).slice(first)
+    unseen = raw_values(values, column)
+    with mock.patch.object(texts, "_CAST_AS_FORMED", {}):
+        assert repr(raw_values(values, column).to_pylist()) == repr(unseen.to_pylist())

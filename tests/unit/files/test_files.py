@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tidegate.contract import Column, Contract
+from tidegate.contract import Column, Contract, texts
 from tidegate.contract.arrow import slice_schema
 from tidegate.errors import DataError
 from tidegate.files import commas, form_of, lines, read_file
@@ -87,6 +90,7 @@ def test_json_lines_are_read_with_their_lines(tmp_path: Path, name: str) -> None
         (b"a,1,2,2013-02-30T00:00:00Z", "at_is_no_timestamp"),
         (b"a,1,2,2013-01-01T00:00:00", "at_is_no_timestamp"),
         (b"a\rb,1,2,", "no_csv_record"),
+        (b',\r"a,1,2,', "no_csv_record"),
     ],
 )
 def test_a_csv_record_that_cannot_be_read_is_kept_as_its_bytes_with_its_line(
@@ -101,6 +105,26 @@ def test_a_csv_record_that_cannot_be_read_is_kept_as_its_bytes_with_its_line(
 def test_a_quote_inside_a_field_is_a_character_and_swallows_nothing(tmp_path: Path) -> None:
     data = HEADER + b'5" pipe,1,2,\nb,2,3,\n"c,\n"",d",3,4,\n'
     assert [row["name"] for row in rows(written(tmp_path, "a.csv", data))] == ['5" pipe', "b", 'c,\n",d']
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize(
+    "last", [b'e,"f\ng,h', b',,\re,"f\ng,h']
+)  # the latter equals, at first, the parser's last line
+def test_a_quote_that_is_never_closed_swallows_no_line_as_a_value(tmp_path: Path, last: bytes, end: bytes) -> None:
+    names = Contract("t", "1", (Column("a", "string", "string"), Column("b", "string", "string")), "t.yaml", "0" * 64)
+    found = rows(written(tmp_path, "a.csv", b"a,b\nc,d\n" + last + end), names)
+    assert [(row["b"], row["_error"], row["_bytes"]) for row in found] == [
+        ("d", None, None), (None, "undecodable:no_csv_record", last),
+    ]  # fmt: skip
+
+
+def test_a_block_may_end_in_a_quoted_field_after_a_quote_that_is_a_character(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = HEADER + b'5" pipe,1,2,\n"c,\n', b' d",3,4,\n'
+    monkeypatch.setattr(commas, "chunks", lambda *_: iter([first, second]))
+    assert [row["name"] for row in rows(written(tmp_path, "a.csv", first + second))] == ['5" pipe', "c,\n d"]
 
 
 def test_records_are_cut_alike_wherever_the_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +224,40 @@ def test_what_pythons_csv_writes_is_read_back_as_it_was(
     path.write_bytes(out.getvalue().encode())
 
     assert [(row["a"], row["b"]) for row in rows(path, two)] == written_rows
+
+
+PIECES = (b'"', b'""', b",", b"\n", b"\r", b"\r\n", b"a", b"1", b"-2", b"+3", b"0x1", b" ", "ä".encode(), b"\xff")
+
+
+@contextmanager
+def slow_ways(*, one_by_one: bool) -> Iterator[None]:
+    """Take no line for a record unseen and cast no text unseen; or, besides, have each record parsed alone."""
+    are = commas._Records.are
+    with (
+        mock.patch.object(commas._Records, "of_lines", return_value=None),
+        mock.patch.object(texts, "_CAST_AS_FORMED", {}),
+        mock.patch.object(
+            commas._Records, "are", lambda cut, fields: are(cut, fields) and (len(fields) == 1 or not one_by_one)
+        ),
+    ):
+        yield
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.integers(1, 12), st.booleans())
+@example(b'a\rb\n"x\ny",1\n', 5, False)  # as many newlines as the parser finds records, and neither is the other's end
+@example(b'x,\r"a\nb",1\n', 5, True)  # as many records as the parser finds, and they are others
+def test_the_fast_ways_through_a_csv_file_and_the_slow_one_lead_to_the_same_rows(
+    tmp_path_factory: Any, data: bytes, size: int, one_by_one: bool
+) -> None:
+    two = Contract("t", "1", (Column("a", "string", "string"), Column("n", "int64", "int64")), "t.yaml", "0" * 64)
+    data = b"a,n\n" + data
+    path = written(tmp_path_factory.mktemp("csv"), "a.csv", data)
+    fast = rows(path, two)
+    with slow_ways(one_by_one=one_by_one):
+        assert rows(path, two) == fast
+    blocks = [data[at : at + size] for at in range(0, len(data), size)]
+    with mock.patch.object(commas, "chunks", return_value=blocks):
+        assert rows(path, two) == fast
 
 
 @given(st.binary(max_size=120), st.sampled_from(["a.csv", "a.jsonl"]))

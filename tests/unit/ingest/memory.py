@@ -13,7 +13,7 @@ from tests.peak import peak_mib
 from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
 from tidegate.handoff import Window
-from tidegate.ingest.slices import publish
+from tidegate.ingest.slices import Target, publish
 from tidegate.lake import Lake
 from tidegate.units import utc
 from tidegate.validate import validate
@@ -69,9 +69,7 @@ class Generated:
 def main(folder: str, rows: int) -> None:
     """Print the peak in MiB, then rows, clean and quarantined."""
     lake = Lake(f"file://{folder}")
-    found = publish(
-        delivery="d", source="s", contract=RULES, window=WINDOW, lake=lake, refresh=False, reading=Generated(rows)
-    )
+    found = publish(Target("d", "s", RULES, WINDOW, lake), Generated(rows))
     checked = validate(found, RULES, lake)
     print(peak_mib(), found.rows, checked.clean, checked.quarantined)
 

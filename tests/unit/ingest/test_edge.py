@@ -17,6 +17,7 @@ from tidegate.errors import Unavailable
 from tidegate.handoff import Window
 from tidegate.ingest import hdfs, kafka, postgres
 from tidegate.ingest.edge import away, probe, within
+from tidegate.ingest.slices import Reading, Target, publish
 from tidegate.lake import Lake
 from tidegate.units import utc
 
@@ -36,31 +37,33 @@ def test_a_port_where_nobody_listens_is_unavailable(nobody: int) -> None:
         probe("HDFS", "127.0.0.1", nobody, 2.0)
 
 
-def read_postgres(port: int, **common: Any) -> None:
+def of_postgres(port: int, **common: Any) -> Reading:
     spec = PostgresSource(connection="c", table="t", time="t")
-    postgres.read(**common, spec=spec, dsn=f"postgresql://someone:secret@127.0.0.1:{port}/db", timeout=3.0)
+    return postgres.reading(**common, spec=spec, dsn=f"postgresql://someone:secret@127.0.0.1:{port}/db", timeout=3.0)
 
 
-def read_kafka(port: int, **common: Any) -> None:
-    kafka.read(**common, spec=KafkaSource(connection="c", topic="t"), bootstrap=f"127.0.0.1:{port}", timeout=3.0)
+def of_kafka(port: int, **common: Any) -> Reading:
+    spec = KafkaSource(connection="c", topic="t")
+    return kafka.reading(**common, spec=spec, bootstrap=f"127.0.0.1:{port}", timeout=3.0)
 
 
-def read_hdfs(port: int, **common: Any) -> None:
-    hdfs.read(**common, spec=HdfsSource(connection="c", path="/p"), host="127.0.0.1", port=port, timeout=3.0)
+def of_hdfs(port: int, **common: Any) -> Reading:
+    spec = HdfsSource(connection="c", path="/p")
+    return hdfs.reading(**common, spec=spec, host="127.0.0.1", port=port, timeout=3.0)
 
 
-@pytest.mark.parametrize("read", [read_postgres, read_kafka, read_hdfs])
+@pytest.mark.parametrize("reading", [of_postgres, of_kafka, of_hdfs])
 def test_a_source_that_is_away_is_named_within_seconds_and_nothing_is_published(
-    read: Callable[..., None], nobody: int, tmp_path: Path
+    reading: Callable[..., Reading], nobody: int, tmp_path: Path
 ) -> None:
-    lake = Lake(f"file://{tmp_path}")
+    target = Target("d", "s", RULES, WINDOW, Lake(f"file://{tmp_path}"))
     begun = time.monotonic()
     with pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{nobody}.*time-out 3 s") as caught:
-        read(nobody, delivery="d", source="s", contract=RULES, window=WINDOW, lake=lake)
+        publish(target, reading(nobody, **vars(target)))
 
     assert time.monotonic() - begun < 10
     assert "secret" not in str(caught.value)
-    assert lake.keys("slices") == []
+    assert target.lake.keys("slices") == []
 
 
 def test_a_call_that_blocks_is_left_after_its_time_out() -> None:

@@ -89,8 +89,7 @@ def test_parts_read_in_any_order_by_others_are_sealed_to_what_one_process_would_
     sealed = seal(target, parts[0].plan)
 
     alone = Lake(f"file://{tmp_path}/alone")
-    place: dict[str, Any] = {"delivery": "d", "source": "s", "contract": RULES, "window": WINDOW, "refresh": False}
-    assert publish(**place, lake=alone, reading=Numbers(25, 10)) == sealed
+    assert publish(Target("d", "s", RULES, WINDOW, alone), Numbers(25, 10)) == sealed
     assert values(target, sealed) == list(range(25))
     manifest = target.lake.require(sealed.key)
     assert (manifest["rows"], manifest["late"]) == (25, 3)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+from decimal import Context, Decimal
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tidegate.contract import Column, Contract
+from tidegate.ingest.postgres_binary import Rows
 from tidegate.ingest.postgres_columns import Reading
 from tidegate.ingest.postgres_rows import table
 
@@ -43,7 +46,8 @@ def numeric(text: str) -> bytes:
 
 def rows(lines: list[bytes], *readings: Reading) -> list[dict[str, Any]]:
     contract = Contract("c", "1", tuple(each.column for each in readings), "c.yaml", "0" * 64)
-    found: list[dict[str, Any]] = table(lines, 5, list(readings), contract).to_pylist()
+    block = Rows.of(lines, [np.array([len(line)]) for line in lines])
+    found: list[dict[str, Any]] = table(block, 5, list(readings), contract).to_pylist()
     return found
 
 
@@ -124,6 +128,20 @@ def test_numbers_of_any_size_are_exact_or_aside_with_all_their_digits(values: li
             assert (row["v"], row["_error"]) == (value, None)
         else:
             assert json.loads(row["_bytes"]) == {"v": f"{value:f}"}
+
+
+@given(st.integers(0, 18), st.lists(st.tuples(st.integers(-(10**20), 10**20), st.integers(0, 24)), min_size=1))
+@example(scale=2, values=[(123456789012345678, 2), (7, 2), (-7, 3)])  # over as many groups of digits as there may be
+def test_numbers_are_exact_wherever_the_point_is_of_them_and_of_the_column(
+    scale: int, values: list[tuple[int, int]]
+) -> None:
+    numbers = [Decimal(digits).scaleb(-places, Context(prec=50)) for digits, places in values]
+    kind = reading("decimal", "numeric", digits=(18, scale))
+    found = rows([packed(numeric(f"{number:f}")) for number in numbers], kind)
+    for number, row in zip(numbers, found, strict=True):
+        scaled = number.scaleb(scale, Context(prec=50))
+        fits = scaled == scaled.to_integral_value() and abs(scaled) < 10**18
+        assert (row["v"] == number) if fits else (row["v"] is None and row["_error"] is not None)
 
 
 @given(st.lists(st.none() | st.integers(-LAST - 1, LAST), min_size=1))

@@ -17,7 +17,7 @@ from tidegate.contract import Column, Contract
 from tidegate.contract.arrow import slice_schema
 from tidegate.handoff import Slice, Window
 from tidegate.ingest import slices as slices_module
-from tidegate.ingest.slices import publish, write
+from tidegate.ingest.slices import Target, publish, write
 from tidegate.lake import Lake
 from tidegate.units import utc
 
@@ -32,11 +32,11 @@ def rows(count: int, first: int = 0) -> Any:
 
 def ingest(lake: Lake, tables: list[Any], refresh: bool = False) -> tuple[Slice, int]:
     reading = Tables([tables])
-    return publish(**place(lake, refresh), reading=reading), reading.freezes
+    return publish(place(lake), reading, refresh=refresh), reading.freezes
 
 
-def place(lake: Lake, refresh: bool = False) -> dict[str, Any]:
-    return {"delivery": "d", "source": "s", "contract": RULES, "window": WINDOW, "lake": lake, "refresh": refresh}
+def place(lake: Lake) -> Target:
+    return Target("d", "s", RULES, WINDOW, lake)
 
 
 class Tables:
@@ -142,14 +142,14 @@ def test_a_source_that_breaks_off_leaves_nothing_visible(tmp_path: Path) -> None
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        publish(**place(lake), reading=Tables([[rows(5)], breaking_off()]))
+        publish(place(lake), Tables([[rows(5)], breaking_off()]))
     assert lake.keys("slices") == []
     assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_each_part_is_a_file_of_the_slice_and_by_their_names_the_rows_stand_in_order(tmp_path: Path) -> None:
     lake = Lake(f"file://{tmp_path}")
-    found = publish(**place(lake), reading=Tables([[rows(3)], [rows(4, 3), rows(2, 7)], []]))
+    found = publish(place(lake), Tables([[rows(3)], [rows(4, 3), rows(2, 7)], []]))
 
     assert found.rows == 9
     names = sorted(lake.require(found.key)["files"])
@@ -161,6 +161,6 @@ def test_each_part_is_a_file_of_the_slice_and_by_their_names_the_rows_stand_in_o
 def test_late_rows_are_counted_in_the_manifest(tmp_path: Path) -> None:
     lake = Lake(f"file://{tmp_path}")
     late = rows(4).replace_schema_metadata({"late": "3"})
-    found = publish(**place(lake), reading=Tables([[late, rows(1)], [late]]))
+    found = publish(place(lake), Tables([[late, rows(1)], [late]]))
 
     assert lake.require(found.key)["late"] == 6

@@ -51,8 +51,8 @@ def test_a_breach_is_said_in_plain_words() -> None:
 def test_only_the_revision_that_was_stopped_is_stopped(tmp_path: Path) -> None:
     lake, window = Lake(tmp_path.as_uri()), Window(start="2013-01-01", end="2013-02-01")
     name = f"s/{window.id}"
-    assert stopped(lake, {name: "abc"}, "d") == []
-    with lake.publish(keys.report("d", window), stopped={"s": "abc"}):
+    assert stopped(lake, {name: "abc"}, "d") == {}
+    with lake.publish(keys.report("d", window), stopped={"s": {"digest": "abc", "said": ["s.a: stop", "s.b: stop"]}}):
         pass
-    assert stopped(lake, {name: "abc", f"other/{window.id}": "abc"}, "d") == [name]
-    assert stopped(lake, {name: "mended"}, "d") == []
+    assert stopped(lake, {name: "abc", f"other/{window.id}": "abc"}, "d") == {name: "s.a: stop; s.b: stop"}
+    assert stopped(lake, {name: "mended"}, "d") == {}

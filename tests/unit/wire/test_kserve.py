@@ -44,3 +44,11 @@ def test_a_batch_holds_the_rows_asked_for_and_the_last_one_what_is_left() -> Non
 def test_a_feature_without_a_column_is_refused() -> None:
     with pytest.raises(KeyError, match="hour"):
         bodies(FEATURES, {"carrier": ["AA"], "distance": [1.0]})
+
+
+def test_a_request_names_itself_where_it_is_asked_to() -> None:
+    columns = {"carrier": ["AA"], "hour": [5], "distance": [1.0]}
+    bare, named = bodies(FEATURES, columns)[0], bodies(FEATURES, columns, 'a "name"')[0]
+    assert "id" not in json.loads(bare)
+    assert json.loads(named) == {"id": 'a "name"', **json.loads(bare)}
+    assert json.loads(batch(FEATURES, columns, 0, 1, "x"))["id"] == "x"
