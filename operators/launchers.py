@@ -54,19 +54,20 @@ async def states(
     yield state
 
 
-def end(kind: str, conn: Any, workload: str, origin: Mapping[str, str]) -> bool:
-    """End a workload whose task was taken away; return False where it has ended, or another task asks for it by now.
+async def end(kind: str, conn: Any, workload: str, asked_by: Mapping[str, str]) -> None:
+    """End a workload whose task was taken away, unless it has ended or another asks for it by now.
 
-    `origin` says which task it was, as `origin` tells.
+    `asked_by` is the `origin` of that task. Pods end within their grace, which is not waited for: many may be ended at
+    once.
     """
-    if kind == "kubernetes":
-        from tidegate.launch.kubernetes import KubernetesLauncher
+    if kind != "kubernetes":
+        await asyncio.to_thread(launcher(kind).stop, workload, asked_by)
+        return
+    from tidegate.clients.kubernetes import open_cluster
+    from tidegate.launch.kubernetes import withdraw
 
-        return KubernetesLauncher(clients.kubernetes(conn)).withdraw(workload, origin)
-    backend = launcher(kind)
-    was_running = backend.poll(workload).phase == "running"
-    backend.stop(workload)
-    return was_running
+    async with open_cluster(clients.kubernetes(conn)) as cluster:
+        await withdraw(cluster, workload, asked_by)
 
 
 def origin(task: Any) -> dict[str, str]:

@@ -43,7 +43,7 @@ class WorkloadOperator(BaseOperator):
         self.launcher_name = launcher_name
         self.connection = connection
         self.timeout_s = timeout_s
-        self._started: str | None = None
+        self._started: tuple[str, dict[str, str]] | None = None
 
     def workload(self, context: Any) -> Workload:
         """Return what to run; subclasses say it."""
@@ -61,7 +61,7 @@ class WorkloadOperator(BaseOperator):
                 origin={"delivery": self.delivery, **origin(context["ti"])},
                 timeout_s=self.timeout_s + _SPARE,
             )
-            self._started = workload.name
+            self._started = (workload.name, origin(context["ti"]))
             self._backend().start(workload)
         self.log.info("workload %s: %d member(s) of %s", workload.name, workload.members, workload.module)
         self.defer(
@@ -74,14 +74,14 @@ class WorkloadOperator(BaseOperator):
 
     def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Return the handoff of a workload that succeeded; end any other, and fail with its own words."""
-        self._started = event["workload"]
+        self._started = (event["workload"], origin(context["ti"]))
         with stage_errors():
             backend = self._backend()
             state = backend.poll(event["workload"])
             for line in backend.logs(event["workload"]).splitlines():
                 self.log.info("%s", line)
             if state.phase != "succeeded":
-                backend.stop(event["workload"])
+                backend.stop(*self._started)
             if error := self._error(state, event):
                 raise error
             if state.result is None:
@@ -89,9 +89,9 @@ class WorkloadOperator(BaseOperator):
             return self.finish(context, state.result).model_dump(mode="json")
 
     def on_kill(self) -> None:
-        """End the workload with the task that started it or takes it back."""
+        """End the workload with the try that started it or takes it back, unless a later one has joined it."""
         if self._started is not None:
-            self._backend().stop(self._started)
+            self._backend().stop(*self._started)
 
     def _error(self, state: State, event: dict[str, Any]) -> Exception | None:
         if event["phase"] == LATE and state.phase == "running":

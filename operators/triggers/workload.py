@@ -91,17 +91,11 @@ class WorkloadTrigger(BaseTrigger):
                 self._say(f"{self.workload} goes on: its task still waits for it")
                 return
             conn = await clients.aconnection(self.connection) if self.connection else None
-            ended = await asyncio.to_thread(end, self.launcher_name, conn, self.workload, self._origin())
+            await end(self.launcher_name, conn, self.workload, self._origin())
         except Exception:
             self.log.exception(
                 "%s could not be ended; reconcile removes it if its task does not come back", self.workload
             )
-            return
-        self._say(
-            f"{self.workload} was ended"
-            if ended
-            else f"{self.workload} was not to be ended: it had, or another waits for it"
-        )
 
     def _origin(self) -> dict[str, str]:
         task = self.task_instance

@@ -167,11 +167,10 @@ def test_only_the_try_that_asked_last_takes_a_gang_away(bed: Bed, pods: PodsSpec
     second = replace(first, origin={**first.origin, "try": "2"})
     bed.launcher.start(first)
     bed.launcher.start(second)
-    assert not bed.launcher.withdraw(first.name, first.origin)
+    bed.launcher.stop(first.name, first.origin)
     assert bed.launcher.poll(first.name).phase == "running"
-    assert bed.launcher.withdraw(first.name, second.origin)
-    until("it is gone", lambda: bed.left() == [], 60)
-    assert not bed.launcher.withdraw(first.name, second.origin)
+    bed.launcher.stop(first.name, second.origin)
+    assert bed.left() == []
 
 
 def test_a_queue_without_kueue_is_refused(bed: Bed, pods: PodsSpec):

@@ -64,16 +64,12 @@ class KubernetesLauncher:
         """Return the newest 400 lines of each member, in the order of the times at which they were printed."""
         return self._with(lambda cluster: logs(cluster, name))
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, origin: Mapping[str, str] | None = None) -> None:
         """Delete a gang that has not ended, and wait until its Job, its pods and its Service are gone.
 
         One that has ended holds nothing, stays to be looked at, and goes by itself after `train.pods.keep`.
         """
-        self._with(lambda cluster: stop(cluster, name))
-
-    def withdraw(self, name: str, origin: Mapping[str, str]) -> bool:
-        """Delete the gang that `origin` asked for, unless it has ended or another asks for it by now."""
-        return self._with(lambda cluster: withdraw(cluster, name, origin))
+        self._with(lambda cluster: stop(cluster, name, origin))
 
     def gangs(self, delivery: str) -> list[Gang]:
         """Return the gangs of a delivery that have not ended: those that hold something."""
@@ -186,36 +182,40 @@ async def logs(cluster: Cluster, name: str) -> str:
     return interleaved(dict(sorted(lines.items())))
 
 
-async def stop(cluster: Cluster, name: str) -> None:
-    """Delete a gang that has not ended and wait until nothing of it is left."""
-    found = await cluster.job(object_name(checked(name)))
-    if found is not None and not finished(found):
-        await _removed(cluster, found)
+async def stop(cluster: Cluster, name: str, origin: Mapping[str, str] | None = None) -> None:
+    """Delete a gang that has not ended and wait until nothing of it is left; see `Launcher.stop`."""
+    found = await withdraw(cluster, name, origin)
+    if found is not None:
+        await _gone(cluster, found)
 
 
-async def withdraw(cluster: Cluster, name: str, origin: Mapping[str, str]) -> bool:
-    """Delete the gang that `origin` asked for; return False where there is none, or another asks for it by now.
+async def withdraw(cluster: Cluster, name: str, origin: Mapping[str, str] | None = None) -> Mapping[str, Any] | None:
+    """Delete a gang without waiting for the end of its pods, and return its Job.
 
-    Its pods end within their grace; this does not wait for them.
+    None is where there is no gang that has not ended, or `origin` is given and another has asked for it since.
     """
     while True:
         found = await cluster.job(object_name(checked(name)))
         if found is None or finished(found):
-            return False
+            return None
         metadata = found["metadata"]
         asked = metadata.get("annotations", {})
-        if any(asked.get(f"{PREFIX}{key}") != value for key, value in origin.items()):
-            return False
+        if any(asked.get(f"{PREFIX}{key}") != value for key, value in (origin or {}).items()):
+            return None
         try:
             await cluster.delete_job(metadata["name"], metadata["uid"], metadata["resourceVersion"])
         except Changed:
             continue
-        return True
+        return found
 
 
 async def _removed(cluster: Cluster, found: Mapping[str, Any]) -> None:
+    await cluster.delete_job(found["metadata"]["name"], found["metadata"]["uid"])
+    await _gone(cluster, found)
+
+
+async def _gone(cluster: Cluster, found: Mapping[str, Any]) -> None:
     name, uid = found["metadata"]["name"], found["metadata"]["uid"]
-    await cluster.delete_job(name, uid)
     deadline = time.monotonic() + _GONE_WITHIN
     while (left := await cluster.job(name)) is not None and left["metadata"]["uid"] == uid:
         if time.monotonic() > deadline:

@@ -104,6 +104,18 @@ def test_what_pods_would_need_and_who_asked_makes_no_other_workload_of_processes
     assert local.poll("w") == first
 
 
+def test_only_the_try_that_asked_last_stops_a_gang(local, folder):
+    first = replace(work(handoff='{"wait": true}'), origin={"run": "r1", "try": "1"})
+    second = replace(first, origin={"run": "r1", "try": "2"})
+    local.start(first)
+    members_up(local, folder, 1)
+    local.start(second)
+    local.stop("w", first.origin)
+    assert local.poll("w").phase == "running"
+    local.stop("w", second.origin)
+    assert local.poll("w").phase == "failed"
+
+
 def test_members_see_no_secret_of_the_caller_but_those_of_the_lake(local, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://lake.example:9000")
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://hunter2")

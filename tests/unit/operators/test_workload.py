@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,15 +20,14 @@ class Ends:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
-        self.go = threading.Event()
+        self.go = asyncio.Event()
         self.go.set()
-        self.done = threading.Event()
+        self.done = asyncio.Event()
 
-    def __call__(self, *asked: Any) -> bool:
-        self.go.wait(10)
+    async def __call__(self, *asked: Any) -> None:
+        await self.go.wait()
         self.asked.append(asked)
         self.done.set()
-        return True
 
 
 def trigger(monkeypatch: pytest.MonkeyPatch, state: str) -> tuple[WorkloadTrigger, Ends]:
@@ -65,5 +63,5 @@ async def test_it_is_ended_although_airflow_cancels_the_call_again(monkeypatch):
     with pytest.raises(asyncio.CancelledError):
         await call
     ends.go.set()
-    assert await asyncio.to_thread(ends.done.wait, 10)
+    await asyncio.wait_for(ends.done.wait(), 10)
     assert len(ends.asked) == 1
