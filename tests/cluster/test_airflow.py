@@ -67,19 +67,22 @@ def test_reconcile_removes_a_gang_whose_task_was_failed_while_no_triggerer_ran(i
     until("it trains", lambda: gang.runs() and gang.waits(), 180)
     installation.parts.control.stop("airflow-triggerer")
     installation.rest.mark("gang", gang.run, "failed")
-    installation.parts.control.restart("airflow-triggerer")
-    until("the triggerer is back", lambda: installation.parts.serves("airflow-triggerer"))
     assert gang.detail == "2 of 2 members run"
     installation.rest.pause("reconcile", False)
     try:
         until("it is gone", lambda: gang.detail == "absent", 300)
-        said = [str(line) for run in installation.rest.runs("reconcile") for line in _done(installation, run.run_id)]
-        assert any("gang orphan was removed: its task gang orphan gang is failed" in line for line in said)
+        said = until("reconcile says so", lambda: _said(installation))
+        assert "gang orphan was removed: its task gang orphan gang is failed, and nobody waits for it" in said
     finally:
         installation.rest.pause("reconcile", True)
+        installation.parts.control.restart("airflow-triggerer")
+        until("the triggerer is back", lambda: installation.parts.serves("airflow-triggerer"))
     until("nothing is left of it", lambda: not [thing for thing in installation.leaks() if "orphan" in thing], 60)
 
 
-def _done(installation: Installation, run: str) -> list[str]:
-    found: list[str] = installation.rest.result("reconcile", run, "flights") or []
-    return found
+def _said(installation: Installation) -> list[str]:
+    """Return what runs of reconcile have done so far."""
+    results = [
+        installation.rest.result("reconcile", run.run_id, "flights") for run in installation.rest.runs("reconcile")
+    ]
+    return [sentence for result in results for sentence in result or []]
