@@ -21,10 +21,10 @@ from operators.support import (
 from operators.workload import WorkloadOperator
 from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Dataset, Request, Trained, TrainTask
+from tidegate.units import seconds_or_steps
 
 if TYPE_CHECKING:
     from tidegate.delivery import Delivery
-    from tidegate.lake import Lake
     from tidegate.launch import Workload
 
 
@@ -108,6 +108,12 @@ def _refuse_what_drifted(dataset: Dataset) -> None:
         )
 
 
+def work_of(delivery: Delivery, lake: str, name: str) -> str:
+    """Return the URL of a gang's checkpoints and summaries: of this machine, or in the lake where it trains in pods."""
+    below = f"checkpoints/{name}"
+    return f"{lake}/{below}" if delivery.train.launcher == "kubernetes" else str(var_folder() / below)
+
+
 class TrainOperator(WorkloadOperator):
     """Trains the request's model as a gang of workers and publishes its SavedModel."""
 
@@ -128,6 +134,7 @@ class TrainOperator(WorkloadOperator):
         request = Request.model_validate(context["ti"].xcom_pull(task_ids=self.request_task))
         file, function = delivery.model_of(request.model)
         name = f"train-{self.delivery}-{request.request_id}"
+        seconds, steps = seconds_or_steps(delivery.train.checkpoint)
         task = TrainTask(
             request=request,
             dataset=Dataset.model_validate(context["ti"].xcom_pull(task_ids=self.dataset_task)),
@@ -140,7 +147,16 @@ class TrainOperator(WorkloadOperator):
             learning_rate=delivery.train.learning_rate,
             precision=delivery.train.precision,
             seed=delivery.train.seed,
-            work=_work(delivery, lake, name),
+            accumulate=delivery.train.accumulate,
+            scale=delivery.train.scale,
+            base_batch=delivery.train.base_batch,
+            warmup=delivery.train.warmup,
+            memory=delivery.train.memory,
+            bucket=delivery.train.bucket,
+            checkpoint_seconds=seconds,
+            checkpoint_steps=steps,
+            profile=delivery.train.profile,
+            work=work_of(delivery, lake.url, name),
             tracking=_tracking(delivery),
             lock="docker/train/requirements.txt",
         )
@@ -152,13 +168,6 @@ class TrainOperator(WorkloadOperator):
         for name, value in sorted(trained.metrics.items()):
             self.log.info("%s = %.4f", name, value)
         return trained
-
-
-def _work(delivery: Delivery, lake: Lake, name: str) -> str:
-    """Return where a gang keeps its checkpoints: pods reach the lake, and not this machine's state folder."""
-    if delivery.train.launcher == "local":
-        return str(var_folder() / "checkpoints" / name)
-    return f"{lake.url.removeprefix('file://')}/checkpoints/{name}"
 
 
 def _tracking(delivery: Delivery) -> str:

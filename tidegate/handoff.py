@@ -143,7 +143,16 @@ class TrainTask(Handoff):
     learning_rate: float
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     seed: int = 0
-    work: str = Field(description="folder for checkpoints and logs, kept over restarts")
+    accumulate: int = Field(default=1, ge=1, description="parts into which a worker cuts its rows of a step")
+    scale: Literal["none", "sqrt", "linear"] = Field(default="none", description="how learning_rate grows with batch")
+    base_batch: int = Field(default=256, ge=1, description="rows of the batch that learning_rate is for, where scaled")
+    warmup: float = Field(default=0.0, ge=0, le=1, description="share of all steps until the learning rate is whole")
+    bucket: int = Field(default=0, ge=0, description="bytes of gradients in one all-reduce; 0: all of them")
+    checkpoint_seconds: float | None = Field(default=300.0, gt=0, description="time between checkpoints in an epoch")
+    checkpoint_steps: int | None = Field(default=None, ge=1, description="or steps between them")
+    memory: int = Field(default=10**9, ge=0, description="bytes of training rows held in memory; more are streamed")
+    profile: tuple[int, int] | None = Field(default=None, description="steps [first, last) whose trace is kept")
+    work: str = Field(description="URL of a folder for checkpoints and summaries, kept over restarts")
     tracking: str | None = Field(default=None, description="MLflow address")
     lock: str = Field(description="path of the dependency lock the members run on, as from the project's root")
 

@@ -23,6 +23,10 @@ _INSTANT = re.compile(r"^\d{4}-\d\d-\d\d([T ].*)?$")
 _WINDOW = re.compile(r"^\s*(\d+)\s*(hour|day|week|month)s?\s*$")
 _SHARE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 _RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*s\s*$")
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(KB|MB|GB)\s*$")
+_STEPS = re.compile(r"^\s*(\d+)\s*steps?\s*$")
+_EVERY = re.compile(rf"{_DURATION.pattern}|{_STEPS.pattern}")
+_STEP_RANGE = re.compile(r"^\s*steps\s+(\d+)\s*-\s*(\d+)\s*$")
 _FACTOR = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*x\s*$")
 
 
@@ -59,6 +63,45 @@ Share = Annotated[
 ]
 Rate = Annotated[float, BeforeValidator(_unit(_RATE, 1, "rate", "200/s")), Field(gt=0), _schema(_RATE, "200/s")]
 Factor = Annotated[float, BeforeValidator(_unit(_FACTOR, 1, "factor", "1.5x")), Field(ge=1), _schema(_FACTOR, "1.5x")]
+
+
+def parse_size(value: Any) -> int:
+    """Return bytes for '25MB' (a million each), '1GB'; numbers pass as bytes (from stored JSON)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.match(str(value))
+    if not match:
+        raise ValueError("not a size Remedy: write a number and KB, MB or GB, as in 25MB")
+    return round(float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2]])
+
+
+def parse_every(value: Any) -> str:
+    """Return an interval, written in time or in steps, as it is: '5m', '500 steps'."""
+    text = str(value)
+    if not _EVERY.match(text) or not any(digit in "123456789" for digit in text):
+        raise ValueError("not an interval Remedy: write a time or a number of steps above zero, as in 5m or 500 steps")
+    return text
+
+
+def seconds_or_steps(every: str) -> tuple[float | None, int | None]:
+    """Return an interval's seconds, or its steps."""
+    steps = _STEPS.match(every)
+    return (None, int(steps[1])) if steps else (parse_duration(every), None)
+
+
+def parse_step_range(value: Any) -> tuple[int, int]:
+    """Return (100, 110) for 'steps 100-110': from the first, up to but without the second."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return int(value[0]), int(value[1])
+    match = _STEP_RANGE.match(str(value))
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError("not a range of steps Remedy: write the first and the one after the last: steps 100-110")
+    return int(match[1]), int(match[2])
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0), _schema(_SIZE, "25MB")]
+Every = Annotated[str, BeforeValidator(parse_every), _schema(_EVERY, "5m")]
+StepRange = Annotated[tuple[int, int], BeforeValidator(parse_step_range), _schema(_STEP_RANGE, "steps 100-110")]
 
 
 def parse_window_length(value: Any) -> str:

@@ -4,13 +4,15 @@
 
 Exit codes are those of `tidegate.errors`; 70 is an error that nobody foresaw. Where TIDEGATE_TERMINATION_LOG names a
 file (as Kubernetes does with its termination log), the reason of a failure is left there too, and so is the handoff of
-a workload that succeeds: of a pod nothing else remains.
+a workload that succeeds: of a pod nothing else remains. With TIDEGATE_LOG=json each event is a JSON object instead of
+text.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -51,11 +53,31 @@ def main(task: type[T], work: Callable[[T], Handoff | None], argv: Sequence[str]
     return 0
 
 
+_always: dict[str, Any] = {}
+
+
+def log_always(**fields: Any) -> None:
+    """Have every event of this process from now on carry these fields, where events are JSON: rank, trace_id."""
+    _always.update(fields)
+
+
 def log(event: str, **fields: Any) -> None:
-    """Print one event as one line: time in UTC, what happened, then name=value pairs; None is left out."""
+    """Print one event as one line: time in UTC, what happened, then name=value pairs; None is left out.
+
+    With TIDEGATE_LOG=json the line is an object with the keys `at`, `event`, those of `log_always` and the fields'.
+    """
     at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    pairs = [f"{name}={_shown(value)}" for name, value in fields.items() if value is not None]
-    print(" ".join([at, event, *pairs]), flush=True)
+    said = {name: value for name, value in fields.items() if value is not None}
+    if os.environ.get("TIDEGATE_LOG") == "json":
+        plain = {name: str(value) if _is_odd(value) else value for name, value in {**_always, **said}.items()}
+        print(json.dumps({"at": at, "event": event, **plain}, default=str, ensure_ascii=False), flush=True)
+        return
+    print(" ".join([at, event, *(f"{name}={_shown(value)}" for name, value in said.items())]), flush=True)
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether a value is a number that JSON has no word for."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _shown(value: Any) -> str:

@@ -33,10 +33,10 @@ def gang(room: Room, task: TrainTask, **pods: Any) -> Workload:
 
 
 def test_a_gang_of_two_trains_in_pods_and_goes_on_after_a_member_is_killed(bed: Bed, room: Room):
-    task = room.task("killed", epochs=400)
+    task = room.task("killed", epochs=60)
     wanted = gang(room, task)
     bed.launcher.start(wanted)
-    until("two epochs", lambda: "epoch 2/400" in bed.launcher.logs(wanted.name), 120)
+    until("two epochs", lambda: "epoch 2/60" in bed.launcher.logs(wanted.name), 120)
     pod = bed.kubectl("get", "pods", "-l", "batch.kubernetes.io/job-completion-index=1", "-o", "name")
     bed.kill(pod.strip().removeprefix("pod/"))
     until("it has ended", lambda: bed.launcher.poll(wanted.name).phase != "running", 240)

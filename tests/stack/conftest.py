@@ -158,33 +158,50 @@ jclouds.filesystem.basedir={data}
 _QUIET = '<configuration><root level="WARN"/></configuration>'
 
 
-@pytest.fixture(scope="session")
-def s3_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An S3 server over a folder, with the bucket `lake`: the environment of its clients."""
-    var = tmp_path_factory.mktemp("s3-alone")
-    (var / "data" / "lake").mkdir(parents=True)
-    port = ports.choose(["s3"])["s3"]
-    (var / "s3.conf").write_text(_S3.format(port=port, data=var / "data"))
-    (var / "logback.xml").write_text(_QUIET)
-    jars = cache.jars("s3", Path(__file__).parent)
-    command = (
-        str(preflight.java()), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{var}:{jars}/*",
-        "org.gaul.s3proxy.Main", "--properties", str(var / "s3.conf"),
-    )  # fmt: skip
-    with (var / "s3.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=var, stdout=log, stderr=log)
-    try:
-        while not listens(port):
-            assert process.poll() is None, (var / "s3.log").read_text()
-        yield {
+class S3Alone:
+    """An S3 server over a folder, with the bucket `lake`, which may be killed and started again."""
+
+    def __init__(self, var: Path):
+        (var / "data" / "lake").mkdir(parents=True)
+        self._var, self._port = var, ports.choose(["s3"])["s3"]
+        (var / "s3.conf").write_text(_S3.format(port=self._port, data=var / "data"))
+        (var / "logback.xml").write_text(_QUIET)
+        self.environment = {
             "AWS_ACCESS_KEY_ID": "tester",
             "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-    finally:
-        process.kill()
-        process.wait(timeout=30)
+
+    def start(self) -> None:
+        jars = cache.jars("s3", Path(__file__).parent)
+        command = (
+            str(preflight.java()), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
+            f"{self._var}:{jars}/*", "org.gaul.s3proxy.Main", "--properties", str(self._var / "s3.conf"),
+        )  # fmt: skip
+        with (self._var / "s3.log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._var, stdout=log, stderr=log)
+        while not listens(self._port):
+            assert self._process.poll() is None, (self._var / "s3.log").read_text()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def s3_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Alone]:
+    """An S3 server, to be broken and mended."""
+    found = S3Alone(tmp_path_factory.mktemp("s3-alone"))
+    found.start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_alone(s3_parts: S3Alone) -> dict[str, str]:
+    """An S3 server over a folder, with the bucket `lake`: the environment of its clients."""
+    return s3_parts.environment
 
 
 class KafkaAlone:

@@ -19,19 +19,20 @@ import pytest
 from tidegate import keys
 from tidegate.contract.encodings import Encodings, standardise, vocabulary
 from tidegate.delivery import project_root
-from tidegate.errors import Permanent, Retryable
+from tidegate.errors import DataError, Permanent, Retryable
 from tidegate.handoff import Dataset, Feature, Optimised, OptimiseTask, Request, Trained, TrainTask, Window
 from tidegate.lake import Lake
 from tidegate.launch import State, Workload
 from tidegate.launch.files import GangFiles
 from tidegate.launch.local import LocalLauncher
 from tidegate.recorded import PROBE, RecordedAnswers
+from tidegate.train.checkpoints import Saved, Store
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 PYTHON = str(project_root() / ".envs" / "train" / "bin" / "python")
 WINDOW = Window(start="2013-01-01", end="2013-04-01")
-SETTINGS = {"workers": 2, "epochs": 30, "batch": 256, "learning_rate": 0.005, "seed": 7}
+SETTINGS = {"workers": 2, "epochs": 12, "batch": 256, "learning_rate": 0.005, "seed": 7}
 
 
 class Room:
@@ -106,7 +107,7 @@ def _dataset(lake: Lake) -> Dataset:
     key = keys.dataset("flights", WINDOW)
     with lake.publish(key) as draft:
         for part, table in parts.items():
-            pq.write_table(table, draft.file(f"{part}.parquet"))
+            pq.write_table(table, draft.file(f"{part}.parquet"), row_group_size=600)
         draft.file("encodings.json").write_text(encodings.to_json())
     return Dataset(
         delivery="flights",
@@ -137,11 +138,11 @@ def test_a_gang_of_two_learns_the_same_weights_and_beats_the_base_rate(room, tra
     assert trained.metrics["auc"] > 0.9
     assert trained.metrics["base_auc"] == 0.5
     assert trained.metrics["log_loss"] < trained.metrics["base_log_loss"]
-    assert (trained.workers, trained.steps) == (2, 30 * (4000 // 256))
+    assert (trained.workers, trained.steps) == (2, 12 * (4000 // 256))
     assert len(room.weights("unbroken")) == 1
     assert len(re.findall(r"weights=", room.launcher.logs("unbroken"))) == 2
     epochs = json.loads(room.lake.read(trained.key, "epochs.json"))
-    assert [epoch["number"] for epoch in epochs] == list(range(1, 31))
+    assert [epoch["number"] for epoch in epochs] == list(range(1, 13))
 
 
 def test_the_same_request_and_dataset_is_trained_once(room, trained):
@@ -151,26 +152,189 @@ def test_the_same_request_and_dataset_is_trained_once(room, trained):
     assert "epoch 1/" not in room.launcher.logs("again")
 
 
-def test_a_killed_gang_resumes_and_ends_with_the_weights_of_an_unbroken_one(room, trained):
-    task = room.task("killed")
-    room.start("killed", task)
-    room.until(lambda: "epoch 2/30" in room.launcher.logs("killed"))
-    leader = GangFiles(room.folder / "gangs" / "killed").leader()
+def _members(room: Room, name: str) -> list[int]:
+    leader = GangFiles(room.folder / "gangs" / name).leader()
     assert leader is not None
-    members = [int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()]
-    os.kill(members[-1], signal.SIGKILL)
-    state = room.ended("killed")
-    assert state.phase == "failed"
-    assert isinstance(state.error(), Retryable)
-    assert room.lake.manifest(keys.model("flights", "killed")) is None
+    return [int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()]
 
-    state = room.train("killed", task)
+
+def _steps_done(room: Room, name: str) -> int:
+    """Where the gang took up its work."""
+    (done,) = set(re.findall(r"training rank=\d .*steps_done=(\d+)", room.launcher.logs(name)))
+    return int(done)
+
+
+def test_a_gang_told_to_end_and_then_killed_ends_with_the_weights_of_an_unbroken_one(room, trained):
+    task = room.task("broken", checkpoint_steps=7)
+    room.start("broken", task)
+    room.until(lambda: "epoch 2/12" in room.launcher.logs("broken"))
+    os.kill(_members(room, "broken")[1], signal.SIGTERM)
+    state = room.ended("broken")
+    assert isinstance(state.error(), Retryable)
+    told = re.search(
+        r"member 1 was told to end \(SIGTERM\) after step (\d+) of 180; its checkpoint is st", state.reason
+    )
+    assert told is not None, state.reason
+    assert room.lake.manifest(keys.model("flights", "broken")) is None
+
+    room.start("broken", task)
+    room.until(lambda: len(set(re.findall(r"checkpoint step=(\d+)", room.launcher.logs("broken")))) > 4)
+    os.kill(_members(room, "broken")[-1], signal.SIGKILL)
+    assert isinstance(room.ended("broken").error(), Retryable)
+    assert _steps_done(room, "broken") == int(told[1]), "what was told to end went on at the very step"
+
+    work = Lake(task.work)
+    stored = work.keys("checkpoints")
+    assert len(stored) == 2
+    if int(stored[-1].rpartition("/")[2]) % 15 == 0:  # the end of an epoch: let it resume within one
+        work.delete(stored.pop())
+    state = room.train("broken", task)
     assert state.phase == "succeeded", state.log_tail
-    log = room.launcher.logs("killed")
-    assert int(re.findall(r"epochs_done=(\d+)", log)[0]) >= 1
-    assert "epoch 1/30" not in log
-    assert room.weights("killed") == room.weights("unbroken")
+    assert _steps_done(room, "broken") == int(stored[-1].rpartition("/")[2])
+    assert _steps_done(room, "broken") % 15, "within an epoch"
+    assert "epoch 1/12" not in room.launcher.logs("broken")
+    assert room.weights("broken") == room.weights("unbroken")
     assert not (Path(task.work) / "checkpoints").exists()
+    broken = Trained.model_validate_json(state.result or "")
+    losses = [
+        [epoch["figures"]["train_loss"] for epoch in json.loads(room.lake.read(key, "epochs.json"))]
+        for key in (broken.key, trained.key)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6), (
+        "an epoch's figures are of all its steps, also of those before"
+    )
+
+
+_OTHER = """
+import json, os, runpy, sys
+from pathlib import Path
+if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    package = Path("of-member-1") / "extra_kernels-1.5.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\\nName: extra-kernels\\nVersion: 1.5\\n")
+    sys.path.insert(0, str(package.parent.resolve()))
+runpy.run_module("tidegate.train", run_name="__main__")
+"""
+
+
+def test_a_gang_whose_members_differ_fails_before_its_first_step_with_a_table(room):
+    task = room.task("unlike")
+    folder = room.folder / "gangs" / "unlike"
+    folder.mkdir(parents=True)
+    (folder / "other_environment.py").write_text(_OTHER)
+    room.launcher.start(Workload("unlike", "other_environment", "train", task.to_json(), task.workers))
+    state = room.ended("unlike")
+    assert isinstance(state.error(), Permanent)
+    rows = [line.split() for line in state.reason.splitlines()]
+    assert ["fact", "member", "0", "member", "1"] in rows
+    assert ["TF_ENABLE_ONEDNN_OPTS", "-", "0"] in rows
+    assert ["package", "extra-kernels", "-", "1.5"] in rows
+    assert len(rows) == 5, "what is alike is not listed"
+    for rank in (0, 1):
+        assert "extra-kernels" in GangFiles(folder).tail(rank, 3)
+    assert "epoch" not in room.launcher.logs("unlike")
+
+
+def test_checkpoints_go_to_object_storage_which_may_be_away_for_a_while(room, s3_parts, monkeypatch):
+    for name, value in s3_parts.environment.items():
+        monkeypatch.setenv(name, value)
+    task = room.task("stored", workers=1, epochs=4000, checkpoint_seconds=0.5, work="s3://lake/work/stored")
+
+    def told(words: str) -> int:
+        return room.launcher.logs("stored").count(words)
+
+    room.start("stored", task)
+    room.until(lambda: told("checkpoint step="))
+    s3_parts.kill()
+    room.until(lambda: told("checkpoint not stored"))
+    at = told(" epoch ")
+    room.until(lambda: told(" epoch ") > at)  # training goes on
+    s3_parts.start()
+    before = told("checkpoint step=")
+    room.until(lambda: told("checkpoint step=") > before)
+    os.kill(_members(room, "stored")[0], signal.SIGTERM)
+    state = room.ended("stored")
+    assert "its checkpoint is stored" in state.reason
+    stored = Lake(task.work).keys("checkpoints")
+    assert len(stored) == 2
+    assert f"after step {int(stored[-1].rpartition('/')[2])} of" in state.reason
+    assert Lake("s3://lake/work/stored")._storage.find("tensorboard")
+
+
+def test_checkpoints_are_kept_and_found_on_hdfs(hdfs_alone, tmp_path):
+    port = hdfs_alone.ports["hdfs-namenode"]
+    store = Store(f"hdfs://127.0.0.1:{port}/work/flights", "abc")
+    for step in (9, 100, 250):
+        folder = tmp_path / f"step-{step}"
+        folder.mkdir()
+        (folder / "state.index").write_text(f"index {step}")
+        store.publish(Saved(step, {"epochs": []}, folder))
+    found = store.newest(tmp_path / "to")
+    assert found is not None
+    assert (found.step, (found.folder / "state.index").read_text()) == (250, "index 250")
+    assert store.at(100, tmp_path / "to").step == 100
+    with pytest.raises(DataError):
+        store.at(9, tmp_path / "to")
+    store.forget()
+    assert store.newest(tmp_path / "to") is None
+
+
+@pytest.fixture(scope="module")
+def variants(room: Room) -> dict[str, Any]:
+    task = room.task("variants", workers=1, epochs=4)
+    path = room.folder / "variants.json"
+    path.write_text(task.to_json())
+    script = Path(__file__).with_name("training_variants.py")
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [PYTHON, str(script), str(path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_accumulated_gradients_and_buckets_give_the_weights_of_whole_steps(variants):
+    assert variants["accumulated"]["losses"] == pytest.approx(variants["plain"]["losses"], rel=1e-4)
+    assert variants["accumulated"]["difference"] < 1e-3
+    assert variants["in buckets"]["difference"] == 0.0, "a gang of one sums nothing"
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_learns_as_well_and_keeps_its_weights_whole(variants, precision):
+    found = variants[precision]
+    assert found["dtypes"] == ["float32"]
+    assert found["difference"] > 0
+    assert found["losses"][-1] == pytest.approx(variants["plain"]["losses"][-1], rel=0.05)
+
+
+def test_rows_beyond_the_memory_allowed_are_streamed_and_learned_as_well(variants):
+    assert variants["streamed"]["losses"] == pytest.approx(variants["plain"]["losses"], rel=0.1)
+    assert variants["streamed"]["difference"] > 0, "the order is another"
+
+
+def test_a_function_fit_of_the_users_trains_and_goes_on_from_its_last_epoch(variants):
+    own = variants["own fit"]
+    assert "function fit raised RuntimeError: broken off after two epochs" in own["reason"]
+    assert len(own["losses"]) == 4
+    assert own["losses"] == sorted(own["losses"], reverse=True), "the third epoch went on from the second"
+
+
+def test_a_scaled_rate_warms_up_and_then_goes_further(variants):
+    plain, scaled = variants["plain"]["losses"], variants["scaled"]["losses"]
+    assert scaled[1] < plain[1], "four times the rate, half of the way up"
+    assert variants["scaled"]["difference"] > 0
+
+
+def test_scalars_and_the_trace_asked_for_are_in_the_runs_folder(variants):
+    plain = variants["plain"]
+    assert len(plain["traces"]) == 1
+    assert variants["accumulated"]["traces"] == []
+    steps, losses = zip(*plain["scalars"]["epochs/loss"], strict=True)
+    assert list(steps) == [15, 30, 45, 60]
+    assert list(losses) == pytest.approx(plain["losses"])
+    assert {"epochs/auc", "epochs/rows_per_s", "epochs/waiting", "epochs/communication"} <= set(plain["scalars"])
 
 
 def test_an_absent_mlflow_is_retryable_and_nothing_is_published(room):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -75,3 +76,19 @@ def test_a_log_line_is_one_line(capsys):
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert line.endswith('seen text="a \\"b\\"\\nc" share=0.12346\n')
+
+
+def test_with_json_asked_for_a_log_line_is_an_object_that_tells_who_speaks(capsys, monkeypatch):
+    monkeypatch.setenv("TIDEGATE_LOG", "json")
+    monkeypatch.setattr(workload, "_always", {})
+    workload.log_always(rank=1, trace_id="r1")
+    workload.log("epoch 1/3", steps_done=40, loss=float("nan"), nothing=None)
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("at").endswith("Z")
+    assert found == {"event": "epoch 1/3", "rank": 1, "trace_id": "r1", "steps_done": 40, "loss": "nan"}
+
+
+def test_a_text_line_is_as_short_as_ever(capsys, monkeypatch):
+    monkeypatch.setattr(workload, "_always", {"rank": 1, "trace_id": "r1"})
+    workload.log("seen", rank=1)
+    assert capsys.readouterr().out.endswith("Z seen rank=1\n")

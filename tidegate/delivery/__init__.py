@@ -30,7 +30,7 @@ from tidegate.delivery.sources import HdfsSource, KafkaSource, PostgresSource, S
 from tidegate.delivery.spec import KafkaTopic, Spec
 from tidegate.errors import SpecError
 from tidegate.handoff import Target
-from tidegate.units import Rate, Seconds, Share, WindowLength, cron_of
+from tidegate.units import Every, Rate, Seconds, Share, Size, StepRange, WindowLength, cron_of
 from tidegate.wire import Name as Protocol
 from tidegate.yamlfile import SpecProblems, YamlFile
 
@@ -128,6 +128,18 @@ class TrainSpec(Spec):
     learning_rate: float = Field(default=1e-3, gt=0)
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     seed: int = 0
+    accumulate: int = Field(
+        default=1, ge=1, le=1024, description="parts into which a worker cuts its rows of a step, to need less memory"
+    )
+    scale: Literal["none", "sqrt", "linear"] = Field(
+        default="none", description="how the learning rate grows with batch / base_batch"
+    )
+    base_batch: int = Field(default=256, ge=1, description="rows of the batch that learning_rate suits, where scaled")
+    warmup: Share = Field(default=0.0, description="share of all steps until the learning rate is whole")
+    memory: Size = Field(default=10**9, description="for a worker's rows; more are read in pieces, again in each epoch")
+    bucket: Size = Field(default=0, description="of gradients in one all-reduce; by default all of them")
+    checkpoint: Every = Field(default="5m", description="time or steps between checkpoints within an epoch")
+    profile: StepRange | None = Field(default=None, description="steps whose trace is kept for TensorBoard")
     launcher: Literal["local", "kubernetes"] = "local"
     pods: PodsSpec | None = Field(default=None, description="for kubernetes: image, resources, place, queue")
     timeout: Seconds = 3600.0

@@ -201,17 +201,19 @@ def _unplaced(seen: Seen, now: float) -> State | None:
     job = seen.job or {}
     within = float(job["metadata"].get("annotations", {}).get(WITHIN, "inf"))
     began = job.get("status", {}).get("startTime")
-    if job["spec"].get("suspend") or began is None or now - seconds(began) < within:
+    unplaced = {number: pod for number, pod in newest(seen.pods).items() if not pod["spec"].get("nodeName")}
+    if job["spec"].get("suspend") or began is None or (seen.pods and not unplaced):
         return None
-    unplaced = [number for number, pod in newest(seen.pods).items() if not pod["spec"].get("nodeName")]
-    if not unplaced and seen.pods:
+    # a member that starts again long after the gang began has as long as any other
+    since = min((pod["metadata"]["creationTimestamp"] for pod in unplaced.values()), default=began)
+    if now - max(seconds(began), seconds(since)) < within:
         return None
     why = detail(seen)
     return State(
         "failed",
         exit_code=Retryable.exit_code,
         reason=f"{_name(seen)} had no place for all members within {within:g} s, so it is withdrawn whole: {why}",
-        failed_member=unplaced[0] if unplaced else None,
+        failed_member=min(unplaced, default=None),
     )
 
 

@@ -50,17 +50,24 @@ class Steps:
     local: int
 
     @classmethod
-    def cut(cls, rows: int, batch: int, workers: int) -> Steps:
+    def cut(cls, rows: int, batch: int, workers: int, parts: int = 1) -> Steps:
         """Cut `rows` into whole steps of the global `batch`, the same number on every worker.
 
         The rows left over at the end are others in each epoch, because each epoch has its own order.
 
+        Args:
+            rows: of the training data.
+            batch: rows of a step, on all workers together; rounded down to what can be shared out.
+            workers: who share a step.
+            parts: into how many equal parts a worker cuts its rows of a step: GPUs, times parts that are accumulated.
+
         Raises:
-            DataError: the rows do not fill one step, or the batch does not give every worker a row.
+            DataError: the rows do not fill one step, or the batch does not give every part of every worker a row.
         """
-        local = batch // workers
+        local = batch // workers // parts * parts
         if local < 1:
-            raise DataError(f"a batch of {batch} rows is too small for {workers} workers; set train.batch higher")
+            shared = f"{workers} workers" + (f" with {parts} parts each" if parts > 1 else "")
+            raise DataError(f"a batch of {batch} rows is too small for {shared}; set train.batch higher")
         count = rows // (local * workers)
         if count < 1:
             raise DataError(f"{rows} training rows do not fill one batch of {batch}; lower train.batch or add windows")

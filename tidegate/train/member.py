@@ -15,17 +15,19 @@ from tidegate.encoded import read_rows
 from tidegate.errors import DataError
 from tidegate.handoff import Trained, TrainTask
 from tidegate.lake import Lake
+from tidegate.train.checkpoints import forget
 from tidegate.train.cluster import Place
 from tidegate.train.quality import held_out
+from tidegate.train.rows import HeldRows, open_rows
 from tidegate.train.tracking import MlflowTracking, NoTracking
-from tidegate.train.usercode import load_function
-from tidegate.workload import log
+from tidegate.train.usercode import load_function, load_optional
+from tidegate.workload import log, log_always
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tidegate.encoded import EncodedRows
     from tidegate.train.fitting import Fitted
+    from tidegate.train.rows import TrainingRows
     from tidegate.train.tracking import Tracking
 
 
@@ -41,24 +43,33 @@ def train(task: TrainTask) -> Trained | None:
     """
     began = time.monotonic()
     place = Place.read(os.environ, task.workers)
+    log_always(rank=place.rank, trace_id=task.request.request_id)
     lake = Lake(task.lake)
     done = _published(lake, task)
     if done is not None:
         log("already published", key=done.key, request=task.request.request_id)
         return done if place.is_chief else None
-    rows = read_rows(lake, task.dataset, "train")
+    rows = open_rows(lake, task.dataset, task.memory)
     tracking = MlflowTracking(task.tracking) if task.tracking and place.is_chief else NoTracking()
     run_id = tracking.open(task)
-    log("ready", rank=place.rank, workers=place.workers, rows=len(rows), seconds=time.monotonic() - began)
+    log(
+        "ready",
+        rank=place.rank,
+        workers=place.workers,
+        rows=len(rows),
+        held="in memory" if isinstance(rows, HeldRows) else "in the file",
+        seconds=time.monotonic() - began,
+    )
     function = load_function(task.model_file, task.model_function)
+    own_fit = load_optional(task.model_file, "fit")
 
-    from tidegate.train.fitting import fit, forget_checkpoints  # some ten seconds to import: after all that may refuse
+    from tidegate.train.fitting import UserCode, fit, store_of  # some ten seconds to import: after all that may refuse
 
-    fitted = fit(task, place, rows, function)
+    fitted = fit(task, place, rows, UserCode(function, own_fit))
     if not place.is_chief:
         return None
     trained = _publish(task, lake, tracking, run_id, fitted, (rows, function), began)
-    forget_checkpoints(task)
+    forget(store_of(task))
     return trained
 
 
@@ -68,7 +79,7 @@ def _publish(
     tracking: Tracking,
     run_id: str | None,
     fitted: Fitted,
-    made_of: tuple[EncodedRows, Callable[..., Any]],
+    made_of: tuple[TrainingRows, Callable[..., Any]],
     began: float,
 ) -> Trained:
     from tidegate.train.export import plain_model
@@ -81,7 +92,7 @@ def _publish(
             f"the {len(test)} held-out rows of {task.dataset.key} have not both labels, so quality cannot be measured; "
             "hold out a longer window: dataset.test in the delivery"
         )
-    metrics = held_out(test.labels, model.predict(test), float(rows.labels.mean()))
+    metrics = held_out(test.labels, model.predict(test), rows.base_rate())
     _tell(metrics)
     tracking.record(task, run_id, fitted.epochs, metrics)
     fields = {

@@ -1,4 +1,4 @@
-"""Loads the one function a user writes, from its file."""
+"""Loads the functions a user writes, from their file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from tidegate.handoff import Feature
 
 
-def load_function(file: str, name: str) -> Callable[[Sequence[Feature]], Any]:
+def load_function(file: str, name: str) -> Callable[..., Any]:
     """Return the function `name` of a Python file.
 
     Raises:
         SpecError: there is no such file or function.
         Permanent: the file raised while it was loaded.
     """
+    found = load_optional(file, name)
+    if found is None:
+        raise SpecError(f"{file} has no function {name!r}; mend train.model in the delivery, or the file")
+    return found
+
+
+def load_optional(file: str, name: str) -> Callable[..., Any] | None:
+    """Return the function `name` of a Python file, or None where it has none; raises as `load_function` does."""
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"tidegate_user_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
@@ -31,10 +39,7 @@ def load_function(file: str, name: str) -> Callable[[Sequence[Feature]], Any]:
     except Exception as error:  # a user's file may raise anything; it is theirs to mend
         raise Permanent(f"{file} cannot be loaded: {type(error).__name__}: {error}; mend the file") from error
     found = getattr(module, name, None)
-    if not callable(found):
-        raise SpecError(f"{file} has no function {name!r}; mend train.model in the delivery, or the file")
-    function: Callable[[Sequence[Feature]], Any] = found
-    return function
+    return found if callable(found) else None
 
 
 def build_model(function: Callable[[Sequence[Feature]], Any], features: Sequence[Feature]) -> Any:

@@ -53,9 +53,9 @@ def ended(rank: int, code: int, reason: str = "Error", message: str = "", at: st
     return pod(rank, phase, container={"terminated": terminated}, **more)
 
 
-def unscheduled(rank: int, message: str) -> dict[str, Any]:
+def unscheduled(rank: int, message: str, made: str = AT) -> dict[str, Any]:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    return pod(rank, "Pending", node=None, conditions=[condition])
+    return pod(rank, "Pending", made, node=None, conditions=[condition])
 
 
 def admission(message: str = "", evicted: tuple[str, str] | None = None, active: bool = True) -> dict[str, Any]:
@@ -163,6 +163,9 @@ def test_a_gang_that_is_partly_placed_is_withdrawn_whole_once_its_time_is_over()
         in late.reason
     )
     assert state(Seen(job(within="60"), [pod(0), pod(1)]), seconds(AT) + 1e6).phase == "running"
+    again = unscheduled(1, "no room", made="2026-01-01T00:05:00Z")
+    assert state(Seen(job(within="60"), [pod(0), ended(1, 75), again]), seconds(AT) + 350).phase == "running"
+    assert state(Seen(job(within="60"), [pod(0), ended(1, 75), again]), seconds(AT) + 365).phase == "failed"
     assert state(Seen(job(within="60", suspend=True), (), admission("busy")), seconds(AT) + 1e6).phase == "running"
 
 

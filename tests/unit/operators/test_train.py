@@ -43,7 +43,7 @@ def test_files_are_named_from_the_project_s_root_which_is_another_one_in_an_imag
 def test_pods_keep_checkpoints_in_the_lake_and_find_mlflow_where_they_are_told(monkeypatch):
     pods = PodsSpec(image="train:1", tracking="http://mlflow.mlflow:5000")
     task = told(monkeypatch, launcher="kubernetes", pods=pods)
-    assert task.work == "/lake/checkpoints/train-flights-r1"
+    assert task.work == "file:///lake/checkpoints/train-flights-r1"
     assert task.tracking == "http://mlflow.mlflow:5000"
 
 
