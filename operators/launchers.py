@@ -12,7 +12,7 @@ from operators.support import var_folder
 from tidegate.launch import launcher as launcher_of_kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from tidegate.launch import Launcher, State
 
@@ -52,3 +52,30 @@ async def states(
         yield state
         await asyncio.sleep(interval)
     yield state
+
+
+async def end(kind: str, conn: Any, workload: str, asked_by: Mapping[str, str]) -> None:
+    """End a workload whose task was taken away, unless it has ended or another asks for it by now.
+
+    `asked_by` is the `origin` of that task. Pods end within their grace, which is not waited for: many may be ended at
+    once.
+    """
+    if kind != "kubernetes":
+        await asyncio.to_thread(launcher(kind).stop, workload, asked_by)
+        return
+    from tidegate.clients.kubernetes import open_cluster
+    from tidegate.launch.kubernetes import withdraw
+
+    async with open_cluster(clients.kubernetes(conn)) as cluster:
+        await withdraw(cluster, workload, asked_by)
+
+
+def origin(task: Any) -> dict[str, str]:
+    """Return which try of which task asks for a workload, so that people and reconcile find it again."""
+    return {
+        "dag": task.dag_id,
+        "run": task.run_id,
+        "task": task.task_id,
+        "map": str(task.map_index),
+        "try": str(task.try_number),
+    }

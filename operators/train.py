@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from operators.hooks import clients
+from operators.links import MLFLOW_RUN
 from operators.support import (
     delivery_folder,
     resolve_window,
@@ -17,7 +19,6 @@ from operators.support import (
     var_folder,
 )
 from operators.workload import WorkloadOperator
-from tidegate.delivery import project_root
 from tidegate.errors import DataError, SpecError
 from tidegate.handoff import Dataset, Request, Trained, TrainTask
 from tidegate.units import seconds_or_steps
@@ -117,6 +118,7 @@ class TrainOperator(WorkloadOperator):
     """Trains the request's model as a gang of workers and publishes its SavedModel."""
 
     ui_color = "#f9d9d9"
+    operator_extra_links = (MLFLOW_RUN,)
     template_fields: Sequence[str] = ()
 
     def __init__(self, *, request_task: str, dataset_task: str, **kwargs: Any):
@@ -137,7 +139,7 @@ class TrainOperator(WorkloadOperator):
             request=request,
             dataset=Dataset.model_validate(context["ti"].xcom_pull(task_ids=self.dataset_task)),
             lake=lake.url,
-            model_file=str(delivery_folder(delivery) / file),
+            model_file=str(Path(delivery.folder) / file),
             model_function=function,
             workers=delivery.train.workers,
             epochs=delivery.train.epochs,
@@ -155,8 +157,8 @@ class TrainOperator(WorkloadOperator):
             checkpoint_steps=steps,
             profile=delivery.train.profile,
             work=work_of(delivery, lake.url, name),
-            tracking=clients.http_url(clients.connection(clients.REGISTRY)),
-            lock=str(project_root() / "docker" / "train" / "requirements.txt"),
+            tracking=_tracking(delivery),
+            lock="docker/train/requirements.txt",
         )
         return training(delivery, request.request_id, task.to_json())
 
@@ -166,3 +168,10 @@ class TrainOperator(WorkloadOperator):
         for name, value in sorted(trained.metrics.items()):
             self.log.info("%s = %.4f", name, value)
         return trained
+
+
+def _tracking(delivery: Delivery) -> str:
+    pods = delivery.train.pods
+    if pods is not None and pods.tracking is not None:
+        return pods.tracking
+    return clients.http_url(clients.connection(clients.REGISTRY))

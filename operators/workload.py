@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from operators.hooks import clients
-from operators.launchers import launcher
+from operators.launchers import launcher, origin
 from operators.support import stage_errors, unix_now
 from operators.triggers.workload import LATE, WorkloadTrigger
 from tidegate.errors import DataError, Retryable
@@ -43,7 +43,7 @@ class WorkloadOperator(BaseOperator):
         self.launcher_name = launcher_name
         self.connection = connection
         self.timeout_s = timeout_s
-        self._started: str | None = None
+        self._started: tuple[str, dict[str, str]] | None = None
 
     def workload(self, context: Any) -> Workload:
         """Return what to run; subclasses say it."""
@@ -57,9 +57,11 @@ class WorkloadOperator(BaseOperator):
         """Start the workload, or find the running one, and defer until it has ended."""
         with stage_errors():
             workload = replace(
-                self.workload(context), origin=origin(self.delivery, context), timeout_s=self.timeout_s + _SPARE
+                self.workload(context),
+                origin={"delivery": self.delivery, **origin(context["ti"])},
+                timeout_s=self.timeout_s + _SPARE,
             )
-            self._started = workload.name
+            self._started = (workload.name, origin(context["ti"]))
             self._backend().start(workload)
         self.log.info("workload %s: %d member(s) of %s", workload.name, workload.members, workload.module)
         self.defer(
@@ -72,14 +74,14 @@ class WorkloadOperator(BaseOperator):
 
     def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Return the handoff of a workload that succeeded; end any other, and fail with its own words."""
-        self._started = event["workload"]
+        self._started = (event["workload"], origin(context["ti"]))
         with stage_errors():
             backend = self._backend()
             state = backend.poll(event["workload"])
             for line in backend.logs(event["workload"]).splitlines():
                 self.log.info("%s", line)
             if state.phase != "succeeded":
-                backend.stop(event["workload"])
+                backend.stop(*self._started)
             if error := self._error(state, event):
                 raise error
             if state.result is None:
@@ -87,9 +89,9 @@ class WorkloadOperator(BaseOperator):
             return self.finish(context, state.result).model_dump(mode="json")
 
     def on_kill(self) -> None:
-        """End the workload with the task that started it or takes it back."""
+        """End the workload with the try that started it or takes it back, unless a later one has joined it."""
         if self._started is not None:
-            self._backend().stop(self._started)
+            self._backend().stop(*self._started)
 
     def _error(self, state: State, event: dict[str, Any]) -> Exception | None:
         if event["phase"] == LATE and state.phase == "running":
@@ -101,16 +103,3 @@ class WorkloadOperator(BaseOperator):
 
     def _backend(self) -> Launcher:
         return launcher(self.launcher_name, clients.connection(self.connection) if self.connection else None)
-
-
-def origin(delivery: str, context: Any) -> dict[str, str]:
-    """Return who asks for a workload, so that people and reconcile find its task again."""
-    task = context["ti"]
-    return {
-        "delivery": delivery,
-        "dag": task.dag_id,
-        "run": task.run_id,
-        "task": task.task_id,
-        "map": str(task.map_index),
-        "try": str(task.try_number),
-    }

@@ -135,7 +135,7 @@ class TrainTask(Handoff):
     request: Request
     dataset: Dataset
     lake: str = Field(description="fsspec URL of the lake")
-    model_file: str = Field(description="path of the user's Python file")
+    model_file: str = Field(description="path of the user's Python file, as from the project's root")
     model_function: str
     workers: int
     epochs: int
@@ -154,7 +154,7 @@ class TrainTask(Handoff):
     profile: tuple[int, int] | None = Field(default=None, description="steps [first, last) whose trace is kept")
     work: str = Field(description="URL of a folder for checkpoints and summaries, kept over restarts")
     tracking: str | None = Field(default=None, description="MLflow address")
-    lock: str = Field(description="path of the dependency lock the members run on")
+    lock: str = Field(description="path of the dependency lock the members run on, as from the project's root")
 
 
 class Trained(Handoff):

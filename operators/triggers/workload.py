@@ -9,11 +9,12 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from operators.hooks import clients
-from operators.launchers import launcher, states
+from operators.launchers import end, origin, states
 from operators.support import unix_now
 
 LATE = "late"
 """The phase of a workload that had not ended by its deadline."""
+_endings: set[asyncio.Task[None]] = set()  # held here: a loop keeps only weak references to its tasks
 
 
 class WorkloadTrigger(BaseTrigger):
@@ -77,12 +78,28 @@ class WorkloadTrigger(BaseTrigger):
         """End the workload when a person clears or fails the waiting task.
 
         A triggerer that was cut off is told so too while its task waits on, elsewhere: what still waits is let alone.
+        Airflow cancels this call with each of its rounds, a second apart, so the work is a task of its own.
         """
-        if await self._still_waits():
-            self.log.info("%s goes on: its task still waits for it", self.workload)
-            return
-        conn = await clients.aconnection(self.connection) if self.connection else None
-        await asyncio.to_thread(lambda: launcher(self.launcher_name, conn).stop(self.workload))
+        ending = asyncio.create_task(self._end())
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+        await asyncio.shield(ending)
+
+    async def _end(self) -> None:
+        try:
+            if await self._still_waits():
+                self._say(f"{self.workload} goes on: its task still waits for it")
+                return
+            conn = await clients.aconnection(self.connection) if self.connection else None
+            await end(self.launcher_name, conn, self.workload, self._origin())
+        except Exception:
+            self.log.exception(
+                "%s could not be ended; reconcile removes it if its task does not come back", self.workload
+            )
+
+    def _origin(self) -> dict[str, str]:
+        task = self.task_instance
+        return {} if task is None else origin(task)
 
     async def _still_waits(self) -> bool:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

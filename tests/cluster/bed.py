@@ -44,6 +44,13 @@ class Bed:
     def launcher(self) -> KubernetesLauncher:
         return KubernetesLauncher(self.access)
 
+    @property
+    def host(self) -> str:
+        """The address at which pods reach this machine."""
+        if self.folder is None:
+            pytest.skip("pods are to reach this machine: needs the cluster that $TIDEGATE_KUBE starts")
+        return f"10.200.{self.environment['KUBE_ID']}.1"
+
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
         """Run kubectl in the bed's namespace and return what it prints."""
         command = [self.kubectl_program, "--kubeconfig", str(self.access.kubeconfig), "-n", self.access.namespace]
@@ -52,6 +59,11 @@ class Bed:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def answers(self) -> bool:
+        """Whether the API server takes calls."""
+        command = [self.kubectl_program, "--kubeconfig", str(self.access.kubeconfig), "get", "--raw", "/readyz"]
+        return subprocess.run(command, capture_output=True, timeout=60, env=self.environment).returncode == 0
 
     def ctl(self, *arguments: str, **variables: str) -> str:
         """Stop, kill or start a part of the cluster."""

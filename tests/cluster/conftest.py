@@ -1,4 +1,4 @@
-"""One real Kubernetes for the session, and a namespace of it for each test."""
+"""One real Kubernetes for the session, a namespace of it for each test, and an Airflow beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.bed import Bed, pods_here, started
+from tests.cluster.installation import Installation, installed
 from tidegate.delivery.pods import PodsSpec
 
 
@@ -35,3 +36,10 @@ def bed(kube: Bed) -> Iterator[Bed]:
 def pods(tmp_path: Path) -> PodsSpec:
     """Pods that run this checkout's training environment, and may write into the test's folder."""
     return pods_here(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def installation(kube: Bed) -> Iterator[Installation]:
+    """An Airflow whose gangs run in the cluster."""
+    with installed(kube) as found:
+        yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,17 @@ def test_two_starts_at_once_make_one_gang(bed: Bed, pods: PodsSpec):
     bed.launcher.stop(wanted.name)
     assert bed.left() == []
     assert bed.launcher.poll(wanted.name).phase == "absent"
+
+
+def test_only_the_try_that_asked_last_takes_a_gang_away(bed: Bed, pods: PodsSpec):
+    first = gang(pods, hold=60)
+    second = replace(first, origin={**first.origin, "try": "2"})
+    bed.launcher.start(first)
+    bed.launcher.start(second)
+    bed.launcher.stop(first.name, first.origin)
+    assert bed.launcher.poll(first.name).phase == "running"
+    bed.launcher.stop(first.name, second.origin)
+    assert bed.left() == []
 
 
 def test_a_queue_without_kueue_is_refused(bed: Bed, pods: PodsSpec):

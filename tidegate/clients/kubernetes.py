@@ -25,6 +25,10 @@ class Exists(Permanent):
     """An object of this name is there already."""
 
 
+class Changed(Exception):
+    """An object is no longer as it was when it was read."""
+
+
 class Expired(Exception):
     """The API server no longer knows the version from which to watch on."""
 
@@ -102,13 +106,28 @@ class Cluster:
         found = await self._asked("list API groups", self._apis.get_api_versions)
         return any(group["name"] == _KUEUE[0] for group in found["groups"])
 
-    async def delete_job(self, name: str, uid: str) -> None:
-        """Delete this very Job with its pods and its Service, which go first; nothing where it is gone already."""
-        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+    async def delete_job(self, name: str, uid: str, version: str | None = None) -> None:
+        """Delete this very Job with its pods and its Service, which go first; nothing where it is gone already.
+
+        Raises:
+            Changed: it is not as it was in this resource version, where one is given.
+        """
+        wanted = {"uid": uid, **({"resourceVersion": version} if version else {})}
+        body = {"propagationPolicy": "Foreground", "preconditions": wanted}
         try:
             await self._found("delete Job", self._batch.delete_namespaced_job, name, self.namespace, body=body)
-        except Exists:
+        except Exists as error:
+            if version:
+                raise Changed(str(error)) from error
             return  # the name is another Job's by now: this one is gone
+
+    async def annotate_job(self, name: str, uid: str, annotations: Mapping[str, str]) -> dict[str, Any] | None:
+        """Write annotations on this very Job and return it as it is then; None where it is gone."""
+        body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        try:
+            return await self._found("annotate Job", self._batch.patch_namespaced_job, name, self.namespace, body)
+        except Exists:
+            return None  # the name is another Job's by now
 
     async def log(self, pod: str, container: str, lines: int) -> str:
         """Return a container's newest lines, each with the kubelet's time; nothing where there is no log (any more)."""

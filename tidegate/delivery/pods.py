@@ -56,6 +56,10 @@ class PodsSpec(Spec):
     restarts: int = Field(default=2, ge=0, le=100, description="per member that was killed or lost its peers")
     grace: Seconds = Field(default=30.0, description="between SIGTERM and SIGKILL: time for a checkpoint")
     keep: Seconds = Field(default=600.0, description="how long the pods of an ended gang can still be looked at")
+    tracking: str | None = Field(
+        default=None, pattern=r"^https?://", examples=["http://mlflow.mlflow:5000"],
+        description="MLflow's address as pods reach it; default: the connection's",
+    )  # fmt: skip
     annotations: dict[str, str] = Field(
         default_factory=dict, description="of the pods", examples=[{"sidecar.istio.io/inject": "false"}]
     )

@@ -98,8 +98,11 @@ class Launcher(Protocol):
         """Return the newest lines of all members, each with its member's number."""
         ...
 
-    def stop(self, name: str) -> None:
-        """End the workload and wait until none of its processes is left; a workload that has ended stays as it is."""
+    def stop(self, name: str, origin: Mapping[str, str] | None = None) -> None:
+        """End the workload and wait until none of its processes is left; a workload that has ended stays as it is.
+
+        With `origin`, only where it is who asked last: one who joined the workload since keeps it.
+        """
         ...
 
 

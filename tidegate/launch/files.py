@@ -71,6 +71,10 @@ class GangFiles:
         """Store what to run, and forget what an earlier try left."""
         self.clear()
         replace_text(self.handoff, workload.handoff)
+        self.keep_workload(workload)
+
+    def keep_workload(self, workload: Workload) -> None:
+        """Store who asked for it last."""
         replace_text(self.folder / "workload.json", json.dumps(asdict(workload)))
 
     def clear(self) -> None:

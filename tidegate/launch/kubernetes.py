@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tidegate.clients.kubernetes import Access, Cluster, Exists, open_cluster
+from tidegate.clients.kubernetes import Access, Changed, Cluster, Exists, open_cluster
 from tidegate.errors import Conflict, Retryable, SpecError
 from tidegate.launch import State, Workload, checked
 from tidegate.launch.lines import interleaved
@@ -64,12 +64,12 @@ class KubernetesLauncher:
         """Return the newest 400 lines of each member, in the order of the times at which they were printed."""
         return self._with(lambda cluster: logs(cluster, name))
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, origin: Mapping[str, str] | None = None) -> None:
         """Delete a gang that has not ended, and wait until its Job, its pods and its Service are gone.
 
         One that has ended holds nothing, stays to be looked at, and goes by itself after `train.pods.keep`.
         """
-        self._with(lambda cluster: stop(cluster, name))
+        self._with(lambda cluster: stop(cluster, name, origin))
 
     def gangs(self, delivery: str) -> list[Gang]:
         """Return the gangs of a delivery that have not ended: those that hold something."""
@@ -121,8 +121,8 @@ async def start(cluster: Cluster, workload: Workload) -> None:
             f"queue {queue!r} is Kueue's, and this cluster has none; install it, or leave train.pods.queue out"
         )
     found = await cluster.job(body["metadata"]["name"])
-    if found is not None and not await _stays(cluster, found, workload):
-        found = None
+    if found is not None:
+        found = await _joined(cluster, found, workload)
     if found is None:
         try:
             found = await cluster.create_job(body)
@@ -137,17 +137,20 @@ async def start(cluster: Cluster, workload: Workload) -> None:
             return  # made by the start that this one joins
 
 
-async def _stays(cluster: Cluster, found: Mapping[str, Any], workload: Workload) -> bool:
-    """Whether the Job that is there is to be joined; one that failed, or did something else, is removed."""
+async def _joined(cluster: Cluster, found: Mapping[str, Any], workload: Workload) -> dict[str, Any] | None:
+    """Return the Job that is there where it is to be joined; one that failed, or did something else, is removed."""
     same = found["metadata"].get("annotations", {}).get(DIGEST) == digest_of(workload)
     if not found["metadata"].get("deletionTimestamp"):
         phase = state(await _seen(cluster, found), time.time()).phase
         if phase == "running" and not same:
             raise Conflict(f"another workload runs under the name {workload.name}; stop it, or wait for its end")
         if same and phase in ("running", "succeeded"):
-            return True
+            asked = {f"{PREFIX}{key}": value for key, value in workload.origin.items()}
+            mine = await cluster.annotate_job(found["metadata"]["name"], found["metadata"]["uid"], asked)
+            if mine is None or not mine["metadata"].get("deletionTimestamp"):
+                return mine
     await _removed(cluster, found)
-    return False
+    return None
 
 
 async def poll(cluster: Cluster, name: str) -> State:
@@ -179,16 +182,40 @@ async def logs(cluster: Cluster, name: str) -> str:
     return interleaved(dict(sorted(lines.items())))
 
 
-async def stop(cluster: Cluster, name: str) -> None:
-    """Delete a gang that has not ended and wait until nothing of it is left."""
-    found = await cluster.job(object_name(checked(name)))
-    if found is not None and not finished(found):
-        await _removed(cluster, found)
+async def stop(cluster: Cluster, name: str, origin: Mapping[str, str] | None = None) -> None:
+    """Delete a gang that has not ended and wait until nothing of it is left; see `Launcher.stop`."""
+    found = await withdraw(cluster, name, origin)
+    if found is not None:
+        await _gone(cluster, found)
+
+
+async def withdraw(cluster: Cluster, name: str, origin: Mapping[str, str] | None = None) -> Mapping[str, Any] | None:
+    """Delete a gang without waiting for the end of its pods, and return its Job.
+
+    None is where there is no gang that has not ended, or `origin` is given and another has asked for it since.
+    """
+    while True:
+        found = await cluster.job(object_name(checked(name)))
+        if found is None or finished(found):
+            return None
+        metadata = found["metadata"]
+        asked = metadata.get("annotations", {})
+        if any(asked.get(f"{PREFIX}{key}") != value for key, value in (origin or {}).items()):
+            return None
+        try:
+            await cluster.delete_job(metadata["name"], metadata["uid"], metadata["resourceVersion"])
+        except Changed:
+            continue
+        return found
 
 
 async def _removed(cluster: Cluster, found: Mapping[str, Any]) -> None:
+    await cluster.delete_job(found["metadata"]["name"], found["metadata"]["uid"])
+    await _gone(cluster, found)
+
+
+async def _gone(cluster: Cluster, found: Mapping[str, Any]) -> None:
     name, uid = found["metadata"]["name"], found["metadata"]["uid"]
-    await cluster.delete_job(name, uid)
     deadline = time.monotonic() + _GONE_WITHIN
     while (left := await cluster.job(name)) is not None and left["metadata"]["uid"] == uid:
         if time.monotonic() > deadline:

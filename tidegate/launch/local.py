@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tidegate.errors import Conflict, Retryable, SetupError, SpecError
@@ -47,6 +48,7 @@ class LocalLauncher:
             SetupError: the environment's interpreter cannot be run.
         """
         python = self._python(workload.environment)
+        workload = replace(workload, pods=None)  # what pods would need says nothing of processes
         files = self._files(workload.name)
         files.folder.mkdir(parents=True, exist_ok=True)
         with locked(files.lock):
@@ -55,6 +57,7 @@ class LocalLauncher:
             if phase == "running" and not same:
                 raise Conflict(f"another workload runs under the name {workload.name}; stop it, or wait for its end")
             if phase == "running" or (phase == "succeeded" and same):
+                files.keep_workload(workload)
                 return
             files.write_workload(workload)
             _lead(python, files, self._environment(workload.members))
@@ -80,14 +83,17 @@ class LocalLauncher:
         members = range(stored.members) if stored else range(0)
         return interleaved({rank: dated(last_lines(files.log(rank), _LINES)) for rank in members})
 
-    def stop(self, name: str) -> None:
-        """End the gang and wait until its leader and members are gone."""
+    def stop(self, name: str, origin: Mapping[str, str] | None = None) -> None:
+        """End the gang and wait until its leader and members are gone; see `Launcher.stop`."""
         files = self._files(name)
-        leader = files.leader()
-        if leader is None or not _signalled(leader, signal.SIGTERM, _STOP):
+        if files.leader() is None:
             return
-        if files.state() is None:
-            files.write_state(State("failed", exit_code=Retryable.exit_code, reason=f"{name} was stopped"))
+        with locked(files.lock):
+            stored, leader = files.workload(), files.leader()
+            if leader is None or (origin and stored is not None and not origin.items() <= stored.origin.items()):
+                return
+            if _signalled(leader, signal.SIGTERM, _STOP) and files.state() is None:
+                files.write_state(State("failed", exit_code=Retryable.exit_code, reason=f"{name} was stopped"))
 
     def _files(self, name: str) -> GangFiles:
         return GangFiles(self._folder / checked(name))

@@ -48,12 +48,17 @@ class UpReport:
     services: tuple[Started, ...]
 
 
-def up(cfg: StackConfig, listener: Listener = lambda _name, _phase: None) -> UpReport:
+def up(
+    cfg: StackConfig,
+    listener: Listener = lambda _name, _phase: None,
+    chosen: Callable[[StackConfig], Sequence[Service]] = services.every,
+) -> UpReport:
     """Start what does not run yet and wait until everything serves.
 
     Args:
         cfg: the installation.
         listener: called from several threads at each change of a service.
+        chosen: the services, with all that they need, each before those that need it; by default every one.
 
     Returns:
         The times of this call; they are also kept in `up.json` (services that ran already keep theirs).
@@ -63,13 +68,12 @@ def up(cfg: StackConfig, listener: Listener = lambda _name, _phase: None) -> UpR
         Unavailable: a service did not become ready; the message ends with its log.
     """
     with locked(cfg.paths.var / ".up.lock"):
-        return _up(cfg, listener)
+        return _up(cfg, listener, chosen(cfg))
 
 
-def _up(cfg: StackConfig, listener: Listener) -> UpReport:
+def _up(cfg: StackConfig, listener: Listener, every: Sequence[Service]) -> UpReport:
     begun = time.monotonic()
     preflight.check(cfg.paths, jars_cached=cache.has_jars())
-    every = services.every(cfg)
     control = daemon.start(cfg)
     states = control.states()
     running = {s.name for s in every if s.name in states and states[s.name].alive}

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tidegate.delivery.pods import PodsSpec
 from tidegate.errors import Conflict, Permanent, Retryable, SetupError, SpecError
 from tidegate.launch import State, Workload, launcher
 from tidegate.launch.files import GangFiles, Process
@@ -91,6 +93,27 @@ def test_a_workload_hands_back_its_result(local):
     assert state.phase == "succeeded"
     assert state.error() is None
     assert '"config"' in (state.result or "")
+
+
+def test_what_pods_would_need_and_who_asked_makes_no_other_workload_of_processes(local):
+    pods, origin = PodsSpec(image="train:1"), {"dag": "retrain__flights", "try": "1"}
+    asked = replace(work(handoff='{"say": "hello"}'), pods=pods, origin=origin)
+    local.start(asked)
+    first = ended(local)
+    local.start(replace(asked, origin={**origin, "try": "2"}))
+    assert local.poll("w") == first
+
+
+def test_only_the_try_that_asked_last_stops_a_gang(local, folder):
+    first = replace(work(handoff='{"wait": true}'), origin={"run": "r1", "try": "1"})
+    second = replace(first, origin={"run": "r1", "try": "2"})
+    local.start(first)
+    members_up(local, folder, 1)
+    local.start(second)
+    local.stop("w", first.origin)
+    assert local.poll("w").phase == "running"
+    local.stop("w", second.origin)
+    assert local.poll("w").phase == "failed"
 
 
 def test_members_see_no_secret_of_the_caller_but_those_of_the_lake(local, monkeypatch):

@@ -114,6 +114,9 @@ def _settings(cfg: StackConfig) -> dict[str, str]:
         # A task whose process was killed is found and retried after a minute, not after five.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+        # A task outlives a restart of the api-server, some half a minute; by default it gives up after ten seconds.
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "14",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "10",
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "15",
