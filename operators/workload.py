@@ -94,12 +94,14 @@ class WorkloadOperator(BaseOperator):
             self._backend().stop(*self._started)
 
     def _error(self, state: State, event: dict[str, Any]) -> Exception | None:
-        if event["phase"] == LATE and state.phase == "running":
+        if state.phase != "running":
+            return state.error()
+        if event["phase"] == LATE:
             return Retryable(
                 f"workload {event['workload']} had not ended after {self.timeout_s:g} s, so it was stopped; "
                 f"{state.detail or 'its members ran'}; raise train.timeout, or see its log above"
             )
-        return state.error()
+        return Retryable(f"workload {event['workload']} was {event['phase']} and then ran again, so it was stopped")
 
     def _backend(self) -> Launcher:
         return launcher(self.launcher_name, clients.connection(self.connection) if self.connection else None)

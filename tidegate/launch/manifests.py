@@ -207,6 +207,7 @@ def _container(name: str, workload: Workload, pods: PodsSpec) -> dict[str, Any]:
         "TF_USE_LEGACY_KERAS": "1",  # Keras 3 cannot fit under MultiWorkerMirroredStrategy (keras#20585)
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TIDEGATE_TERMINATION_LOG": _TERMINATION_LOG,
+        "TIDEGATE_GRACE": f"{pods.grace:g}",
         "TIDEGATE_HANDOFF": workload.handoff,
         **pods.env,
     }
