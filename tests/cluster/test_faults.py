@@ -12,7 +12,6 @@ from tests.cluster.installation import Installation
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-SHORT = "triggerer"  # of the parts, the one that is struck at each change
 Played = Callable[[str], Mapping[tuple[str, str], Result]]
 
 
@@ -31,10 +30,9 @@ def played(installation: Installation) -> Iterator[Played]:
     console.print(table([each for cases in results.values() for each in cases.values()]))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(
-    "part", [part if part == SHORT else pytest.param(part, marks=pytest.mark.nightly) for part in PARTS]
-)
+@pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_killed(played: Played, part: str, moment: str):
     result = played(part)[part, moment]
     assert result.is_well, result

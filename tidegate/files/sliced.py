@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tidegate.contract import Contract
 
 pc: Any = pyarrow.compute
+_DAY = 86_400_000_000  # microseconds
 
 
 def table(
@@ -55,11 +56,20 @@ def typed(values: Any, column: Any, errors: NDArray[np.object_]) -> Any:
     """Return values as the column's raw type; a value that is none gives its row the reason `<name>_is_no_<type>`."""
     wanted = raw_type(column)
     values = plain(values)
-    if values.type == wanted:
+    if values.type == wanted and not pa.types.is_time(wanted):
         return values
     found = castable(values, wanted) if _same_sort(values.type, wanted) else pa.nulls(len(values), wanted)
+    if pa.types.is_time(wanted):
+        found = _within_a_day(found)
     blame(values, found, f"{column.name}_is_no_{column.raw}", errors)
     return found
+
+
+def _within_a_day(times: Any) -> Any:
+    """Return times of day in microseconds, with NULL for what a file's own integers put before or after the day."""
+    since = times.cast(pa.int64())
+    is_time = pc.and_(pc.greater_equal(since, 0), pc.less(since, _DAY))
+    return pc.if_else(is_time, times, pa.scalar(None, times.type))
 
 
 def blame(before: Any, after: Any, reason: str, errors: NDArray[np.object_]) -> None:

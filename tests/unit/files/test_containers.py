@@ -285,9 +285,11 @@ FLAT = Contract("things", "1", RULES.columns[:-1], "things.yaml", "0" * 64)
 
 
 def rows_or_named(path: Path, contract: Contract) -> list[dict[str, Any]] | None:
-    """Return a file's rows, or None where it is refused with its name; and remove it."""
+    """Return reasons and kept bytes of a file's rows, or None where it is refused by its name; and remove it."""
     try:
-        found, named = rows(path, contract), True
+        tables, named = list(read_file(path, contract)), True
+        assert all(table.schema == slice_schema(contract) for table in tables)
+        found = [row for table in tables for row in table.select(["_error", "_bytes"]).to_pylist()]
     except DataError as error:
         found, named = None, str(path) in str(error)
     path.unlink()
@@ -317,6 +319,16 @@ def test_a_parquet_file_whose_column_has_no_name_in_utf8_is_refused(tmp_path: Pa
     path.write_bytes(WORKING["parquet"].replace(RULES.names[0].encode(), b"\x80" * len(RULES.names[0])))
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as \.parquet: .*damaged"):
         rows(path, RULES)
+
+
+def test_a_time_outside_of_the_day_takes_its_row_aside(tmp_path: Path) -> None:
+    times = pa.array([3_723_000_004, -1, 86_400_000_000, None], pa.int64()).cast(pa.time64("us"))
+    whole = pa.Table.from_pylist([{**FULL, "n": 7}] * 4)
+    path = tmp_path / "a.parquet"
+    pq.write_table(whole.set_column(whole.schema.get_field_index("clock"), "clock", times), path)
+    found = [(each["clock"], each["_error"]) for each in rows(path)]
+    wrong = (None, "undecodable:clock_is_no_time")
+    assert found == [(time(1, 2, 3, 4), None), wrong, wrong, (None, None)]
 
 
 @pytest.mark.parametrize("form", ["avro", "tfrecord"])
