@@ -38,7 +38,7 @@ from tidegate.clients.model_server import Endpoint
 from tidegate.clients.registry import CHAMPION
 from tidegate.contract.encodings import Encodings
 from tidegate.delivery import delivery_named, project_root
-from tidegate.handoff import Dataset, Optimised, Request, Trained, Window
+from tidegate.handoff import Dataset, Evaluated, Optimised, Request, Trained, Window
 from tidegate.lake import Lake
 from tidegate.recorded import PROBE, RecordedAnswers
 from tidegate.stack import daemon
@@ -132,13 +132,16 @@ class Tasks:
 
         form = {"window_start": self.window.start.isoformat(), "window_end": self.window.end.isoformat()}
         return {
-            "ti": SimpleNamespace(xcom_pull=pull, xcom_push=push),
+            "ti": SimpleNamespace(
+                xcom_pull=pull, xcom_push=push, dag_id="parcels", run_id=f"manual {self.window.id}", task_id="task",
+                map_index=-1, try_number=1,
+            ),
             "params": form,
             "dag_run": SimpleNamespace(run_id=f"manual {self.window.id}", partition_key=self.partition),
             "outlet_events": self.raised,
             "inlet_events": self.inlets,
             "asset_state_store": {asset: SimpleNamespace(get=s.get, set=s.__setitem__) for asset, s in self._stores()},
-        }
+        }  # fmt: skip
 
     def _stores(self) -> list[tuple[Any, dict[str, Any]]]:
         return [(asset, self.states[asset]) for asset in self.inlets]
@@ -295,8 +298,12 @@ def champion(place: Place) -> Endpoint:
     request = Request(request_id="first", delivery="parcels", window=dataset.window)
     delivery = delivery_named("parcels")
     registry = clients.registry(clients.connection(clients.REGISTRY))
-    version = registry.register("parcels", "first", None, f"{lake.url}/{trained.key}", {}, {})
-    bundle = assemble(delivery, request, dataset, trained, optimised, version, lake, place.folder)
+    version = registry.reserve("parcels", "first", None, f"{lake.url}/{trained.key}", {}, {})
+    key = keys.evaluation("parcels", "first")
+    with lake.publish(key) as draft:
+        draft.file("evaluation.json").write_text("{}", encoding="utf-8")
+    evaluated = Evaluated(request_id="first", key=key, digest=lake.require(key)["digest"], figures={})
+    bundle = assemble(delivery, request, dataset, trained, evaluated, optimised, version, lake, place.folder)
     registry.set_alias("parcels", CHAMPION, version)
     assert bundle.name == "parcels-v1"
     return clients.serving(clients.connection(clients.SERVING), lake, "triton").deploy(bundle)
