@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,16 +143,9 @@ def test_a_quota_that_is_too_small_is_said(bed: Bed, tmp_path: Path):
 
 def test_two_starts_at_once_make_one_gang(bed: Bed, pods: PodsSpec):
     wanted = gang(pods, hold=60)
-    pids = []
-    for _ in range(2):
-        if not (pid := os.fork()):
-            try:
-                bed.launcher.start(wanted)
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        pids.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
+    with ThreadPoolExecutor(2) as both:
+        for start in [both.submit(bed.launcher.start, wanted) for _ in range(2)]:
+            start.result()
     assert len(bed.kubectl("get", "jobs", "-o", "name").split()) == 1
     with pytest.raises(Conflict, match="another workload runs under the name"):
         bed.launcher.start(gang(pods, hold=61))
