@@ -101,6 +101,7 @@ def test_a_queue_that_is_not_there_is_named(bed: Bed, tmp_path: Any, queue: str)
     assert isinstance(state.error(), Permanent)
 
 
+@pytest.mark.nightly
 def test_a_stopped_kueue_is_tried_again(bed: Bed, tmp_path: Any, queue: str):
     bed.script("kueue.sh", "stop")
     try:
