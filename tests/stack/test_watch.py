@@ -131,7 +131,7 @@ def test_planted_drift_is_said_in_the_log_and_starts_one_run_of_retrain(
         return [each for each in airflow.runs("retrain__flights") if each.partition == REQUEST]
 
     (retrain,) = until("the request starts a run", retrains)
-    assert airflow.wait(retrain.dag_id, retrain.run_id, 120).state == "failed", "November is not there to train on"
+    assert airflow.wait(retrain.dag_id, retrain.run_id, 300).state == "failed", "November is not there to train on"
     asked = airflow.result(retrain.dag_id, retrain.run_id, "request")
     assert asked["source"] == "drift"
     assert asked["window"] == {"start": "2013-11-01T00:00:00Z", "end": "2014-02-01T00:00:00Z"}
