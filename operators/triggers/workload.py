@@ -92,7 +92,7 @@ class WorkloadTrigger(BaseTrigger):
                 return
             conn = await clients.aconnection(self.connection) if self.connection else None
             await end(self.launcher_name, conn, self.workload, self._origin())
-        except Exception:
+        except Exception:  # nobody awaits this: what is not said here is lost
             self.log.exception(
                 "%s could not be ended; reconcile removes it if its task does not come back", self.workload
             )

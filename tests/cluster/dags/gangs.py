@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def _pause(where: str, asked: Any, ti: Any) -> None:
         mark.with_suffix(".new").write_text(f"{os.getppid()} {os.getpid()}")
         mark.with_suffix(".new").rename(mark)
         while True:
-            time.sleep(60)  # until it is killed
+            signal.pause()  # until it is killed
 
 
 # tried again as in dags/retrain.py
