@@ -171,8 +171,11 @@ def _out_of_memory(pod: Mapping[str, Any], seen: Seen) -> State | None:
 
 def _left_alone(pod: Mapping[str, Any], seen: Seen) -> State | None:
     """A member that starts again finds no peers where one has ended already: the whole gang is to start again."""
-    phases = {number: each["status"].get("phase") for number, each in newest(seen.pods).items()}
-    if "Succeeded" not in phases.values() or phases[rank(pod)] == "Succeeded":
+    members = newest(seen.pods)
+    own = members.pop(rank(pod))
+    ends = [_ended_at(each) for each in members.values() if each["status"].get("phase") == "Succeeded"]
+    met = own["status"].get("phase") != "Failed" and str(own["metadata"]["creationTimestamp"]) <= min(ends, default="~")
+    if not ends or met:
         return None
     reason = (
         f"member {rank(pod)} of {_name(seen)} {_ending(pod)}; its peers had ended, so the gang starts again as a whole"

@@ -123,6 +123,14 @@ def test_a_restarted_member_whose_peer_has_ended_well_ends_the_gang():
     pods = [ended(0, 0), ended(1, 75), pod(1, made="2026-01-01T00:00:05Z")]
     assert "its peers had ended" in state(Seen(job(), pods), NOW).reason
     assert state(Seen(job(), [pod(0), *pods[1:]]), NOW).phase == "running"
+    between = [ended(0, 0), ended(1, 75)]  # its next pod is not made yet
+    assert "its peers had ended" in state(Seen(job(), between), NOW).reason
+
+
+def test_a_restarted_member_that_met_its_peers_may_end_after_them():
+    last = ended(0, 0, at="2026-01-01T00:00:09Z")
+    pods = [last, ended(1, 75), pod(1, made="2026-01-01T00:00:05Z")]
+    assert state(Seen(job(), pods), NOW).phase == "running"
 
 
 def test_a_restarted_member_is_its_newest_pod():
